@@ -1,0 +1,152 @@
+"""Bind an implementation to one problem, and call it once in every way that is judged.
+
+Both drivers of the judge stand on this: workers, and in-process (tests, the pytest-benchmark lane), which promises no
+isolation.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from xentbench.inputs import Answers, Inputs
+from xentbench.spec import DEFAULT_IGNORE_INDEX, Implementation, Phase, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "weight": None,
+    "ignore_index": DEFAULT_IGNORE_INDEX,
+    "reduction": "mean",
+    "label_smoothing": 0.0,
+}
+
+
+class UnsupportedError(Exception):
+    """The implementation does not offer what the problem asks for; the message is the reason."""
+
+
+def options_of(problem: Problem, weight: torch.Tensor | None) -> dict[str, Any]:
+    """Return the options of `F.cross_entropy` for this problem, all of them, by name."""
+    return {
+        "weight": weight,
+        "ignore_index": problem.ignore_index,
+        "reduction": problem.reduction,
+        "label_smoothing": problem.label_smoothing,
+    }
+
+
+def offered_options(function: Callable[..., Any]) -> frozenset[str]:
+    """Return which options of `F.cross_entropy` the callable's signature takes (an `nn.Module` class: its constructor's)."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return frozenset(DEFAULTS)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return frozenset(DEFAULTS)
+    return frozenset(DEFAULTS) & frozenset(parameters)
+
+
+def refusal(implementation: Implementation, problem: Problem) -> str | None:
+    """Return why the implementation cannot be asked this problem, or None: its `supports`, then its signature."""
+    reason = implementation.supports(problem) if implementation.supports else None
+    if reason or implementation.factory:
+        return reason
+    wanted = options_of(problem, weight=None) | {"weight": None if problem.weight == "none" else problem.weight}
+    return _not_offered(offered_options(implementation.function), wanted)
+
+
+def bind(implementation: Implementation, problem: Problem, weight: torch.Tensor | None) -> Loss:
+    """Return `(logits, target) -> loss` with the problem's options bound; builds what a factory builds.
+
+    Raises:
+        UnsupportedError: an option that the problem sets is not offered.
+    """
+    function = implementation.function() if implementation.factory else implementation.function
+    offered, wanted = offered_options(function), options_of(problem, weight)
+    reason = _not_offered(offered, wanted)
+    if reason:
+        raise UnsupportedError(reason)
+    options = {name: value for name, value in wanted.items() if name in offered}
+    if isinstance(function, type):
+        module: Loss = function(**options)
+        return module
+    return functools.partial(function, **options)
+
+
+def _not_offered(offered: frozenset[str], wanted: Mapping[str, Any]) -> str | None:
+    missing = [
+        f"{name}={value}" if isinstance(value, str | int | float) else name
+        for name, value in wanted.items()
+        if name not in offered and value != DEFAULTS[name]
+    ]
+    return f"does not offer {', '.join(missing)}" if missing else None
+
+
+def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
+    """Call the loss in every way that is judged; the inputs are private copies, and what happens to them is recorded.
+
+    Args:
+        loss: what `bind` returned.
+        problem: says which arguments require a gradient.
+        inputs: tensors in the problem's layouts.
+    """
+    logits, target = fresh(problem, inputs, Phase.FORWARD_BACKWARD)
+    before = _snapshot(logits, target, inputs.weight)
+    changed: list[str] = []
+    result = loss(logits, target)
+    changed += _changes(before, logits, target, inputs.weight, moment="forward")
+    gradient = target_gradient = None
+    if isinstance(result, torch.Tensor) and result.requires_grad:
+        result.backward(inputs.upstream.to(result.dtype))  # type: ignore[no-untyped-call]
+        gradient, target_gradient = logits.grad, target.grad
+        changed += _changes(before, logits, target, inputs.weight, moment="backward")
+    again = loss(*fresh(problem, inputs, Phase.FORWARD))
+    with torch.no_grad():
+        no_grad = loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD))
+    return Answers(
+        loss=result.detach(),
+        loss_no_grad=no_grad.detach(),
+        loss_again=again.detach(),
+        gradient=gradient,
+        target_gradient=target_gradient,
+        changed=tuple(changed),
+    )
+
+
+def fresh(problem: Problem, inputs: Inputs, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and target as new leaves of the same layout, requiring gradients as the phase and the problem say."""
+    logits, target = _copy(inputs.logits), _copy(inputs.target)
+    if phase is not Phase.FORWARD_NO_GRAD:
+        logits.requires_grad_()
+        if problem.target_grad and not problem.has_index_target:
+            target.requires_grad_()
+    return logits, target
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy values into storage of the same shape, strides and offset (`clone` would make slices contiguous)."""
+    storage = tensor.untyped_storage().clone()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+        storage, tensor.storage_offset(), tensor.shape, tensor.stride()
+    )
+
+
+def _snapshot(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Copy the tensors' values as bytes, so that NaN equals itself."""
+    return [None if t is None else t.detach().flatten().clone().view(torch.uint8) for t in tensors]
+
+
+def _changes(before: list[torch.Tensor | None], *tensors: torch.Tensor | None, moment: str) -> list[str]:
+    """Name the inputs (logits, target, weight) whose bytes differ from the snapshot's."""
+    return [
+        f"{name} after {moment}"
+        for name, was, now in zip(("logits", "target", "weight"), before, _snapshot(*tensors), strict=True)
+        if was is not None and now is not None and not torch.equal(was, now)
+    ]
