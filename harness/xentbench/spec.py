@@ -241,6 +241,84 @@ class Source:
     paths: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a worker told of one implementation: all that the parent, which never imports it, knows.
+
+    Attributes:
+        name: of the implementation, or a stand-in where the source could not be loaded.
+        source: where it was found.
+        origin: the same for people, without this machine's folders.
+        status: `passed` when it can be asked, else `import-failed` or `unsupported` (a missing package).
+        reason: why it cannot be asked.
+        summary: one line.
+        reference: address or paper.
+        compiles: whether set-up must produce a compiled graph.
+        deviations: declared differences.
+        min_grade: promised grade.
+        work: what it does differently as work.
+        refusals: problem key to the reason why this problem is not supported.
+    """
+
+    name: str
+    source: Source
+    origin: str
+    status: Status = Status.PASSED
+    reason: str = ""
+    summary: str = ""
+    reference: str = ""
+    compiles: bool = False
+    deviations: tuple[Deviation, ...] = ()
+    min_grade: Grade | None = None
+    work: WorkContract = WorkContract()
+    refusals: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that is wrong with an answer.
+
+    Attributes:
+        quantity: value, gradient, target-gradient, dtype, shape, exception, mutation, repeat or double-backward.
+        message: one sentence: what was expected, what came, where, and what mistake looks like this.
+    """
+
+    quantity: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judge's answer for one implementation and one problem.
+
+    Attributes:
+        status: `passed`, or the first thing that is wrong.
+        grade: the worst over the quantities, None where nothing could be judged.
+        checks: how many quantities were compared.
+        failures: everything that is wrong; empty when passed.
+        deviations: codes of the declared deviations that explain all the failures; then nothing is held against it.
+        labels: what is honest but must be known, e.g. `another-dtype`.
+        bound_ratio: largest error in units of the rounding-error bound (1 or less passes).
+        error_ulp: largest error of the loss in units in the last place of its dtype.
+        reason: one line for tables.
+    """
+
+    status: Status
+    grade: Grade | None = None
+    checks: int = 0
+    failures: tuple[Failure, ...] = ()
+    deviations: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    bound_ratio: float | None = None
+    error_ulp: float | None = None
+    reason: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether something is wrong that no declared deviation explains."""
+        return self.status.is_wrong and not self.deviations
+
+
 _KEY = "key"
 _CHOICES = "choices"
 _HELP = "help"
