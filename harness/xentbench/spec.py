@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 CONTRACT: Final = "cross_entropy"
 """The one contract of version 1; `linear_cross_entropy` and a vocab-parallel loss are meant to stand beside it."""
@@ -101,6 +103,24 @@ class Grade(StrEnum):
     def worst(grades: Iterable[Grade]) -> Grade | None:
         """Return the worst of `grades`, or None where there are none."""
         return max(grades, key=lambda grade: grade.rank, default=None)
+
+
+class Comparison(StrEnum):
+    """What an interval of time ratios shows."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Outcome(StrEnum):
+    """What became of a cell from the first to the second."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +293,24 @@ class Description:
     work: WorkContract = WorkContract()
     refusals: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, source: Source, told: Mapping[str, Any]) -> Description:
+        """Return the description that a worker or a cache told as JSON; raises KeyError, TypeError or ValueError."""
+        return cls(
+            name=str(told["name"]),
+            source=source,
+            origin=str(told["origin"]),
+            status=Status(told["status"]),
+            reason=str(told["reason"]),
+            summary=str(told["summary"]),
+            reference=str(told["reference"]),
+            compiles=bool(told["compiles"]),
+            deviations=tuple(Deviation(**deviation) for deviation in told["deviations"]),
+            min_grade=Grade(told["min_grade"]) if told["min_grade"] else None,
+            work=WorkContract(**told["work"]),
+            refusals={str(key): str(reason) for key, reason in told["refusals"].items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -353,11 +391,17 @@ class Problem:
         "uniform", "labels", "distribution of the labels", ("uniform", "zipf", "likely", "unlikely", "edges")
     )
     target: str = _axis(
-        "index", "target", "kind of target: class indices, or probabilities", ("index", "one-hot", "soft", "unnormalised")
+        "index",
+        "target",
+        "kind of target: class indices, or probabilities",
+        ("index", "one-hot", "soft", "unnormalised"),
     )
     target_grad: bool = _axis(default=False, key="target-grad", help_="probability target requires a gradient")
     weight: str = _axis(
-        "none", "weight", "class weights", ("none", "random", "unequal", "some-zero", "absent-only", "tiny")
+        "none",
+        "weight",
+        "class weights",
+        ("none", "random", "unequal", "some-zero", "absent-only", "tiny", "recorded"),
     )
     ignore_index: int = _axis(DEFAULT_IGNORE_INDEX, "ignore-index", "target value that is left out")
     ignored: float = _axis(0.0, "ignored", "share of rows whose target is ignore_index, 0 to 1")
@@ -383,15 +427,21 @@ class Problem:
         if self.num_classes < 1:
             msg = f"number of classes C must be 1 or more, got {self.num_classes}"
             raise UsageError(msg)
-        if self.dims and self.batch_size is None:
-            msg = f"dims {self.dims} need a batch size: logits are (C,), (N, C) or (N, C, d1, …)"
-            raise UsageError(msg)
         for key, share in (("ignored", self.ignored), ("label-smoothing", self.label_smoothing)):
             if not 0.0 <= share <= 1.0:
                 msg = f"{key} must lie between 0 and 1, got {share}"
                 raise UsageError(msg)
         if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", self.device):
             msg = f"device {self.device!r} is unknown: expected cpu, cuda, cuda:INDEX, mps or xpu"
+            raise UsageError(msg)
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.dims and self.batch_size is None:
+            msg = f"dims {self.dims} need a batch size: logits are (C,), (N, C) or (N, C, d1, …)"
+            raise UsageError(msg)
+        if self.weight == "recorded" and not self.recorded:
+            msg = f"weight 'recorded' needs recorded logits, got the family {self.logits!r}: choose another weight"
             raise UsageError(msg)
 
     @property

@@ -1,0 +1,23 @@
+"""Reports: a run's DataFrame becomes tables, figures and one HTML page. Nothing here measures or runs an entrant.
+
+Everything that is printed may come from a stranger's plugin; it passes `xentbench.report.text.plain` first, and is
+escaped again by the format that it goes into.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xentbench.report.view import RunLike
+
+__all__ = ["write"]
+
+
+def write(run: RunLike, folder: Path) -> dict[str, Path]:
+    """Write every form of the report into `folder`; see `xentbench.report.folder.write`."""
+    from xentbench.report.folder import write as write_folder  # noqa: PLC0415 - tables alone need not pay for matplotlib
+
+    return write_folder(run, folder)

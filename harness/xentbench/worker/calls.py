@@ -140,7 +140,9 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 
 def _snapshot(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     """Copy the tensors' values as bytes, so that NaN equals itself."""
-    return [None if t is None else t.new_empty(t.numel()).copy_(t.detach().flatten()).view(torch.uint8) for t in tensors]
+    return [
+        None if t is None else t.new_empty(t.numel()).copy_(t.detach().flatten()).view(torch.uint8) for t in tensors
+    ]
 
 
 def _changes(before: list[torch.Tensor | None], *tensors: torch.Tensor | None, moment: str) -> list[str]:

@@ -1,0 +1,163 @@
+"""The panel over implementations: what `xentbench parity` says of each. The path of a sweep, stopped before timing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from xentbench import panel
+from xentbench.crews import Examinee
+from xentbench.examining import Examined, Questions, reproduce
+from xentbench.spec import Description, Grade, Phase, Problem, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xentbench.inputs import Recorded
+    from xentbench.sweep import Watch
+
+PARALLEL: Final = 2
+"""Nothing is timed, so two workers may be busy at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the judge says of one implementation over all problems that it was asked.
+
+    Attributes:
+        entry: the implementation.
+        verdict: pass, fail, error (it could not be loaded or asked) or unsupported (it refuses every problem).
+        status: the first status that is wrong, else `passed` or `unsupported`.
+        grade: the worst.
+        grades: the worst for each dtype.
+        labels: what is honest but must be known; a declared deviation that occurred is one.
+        checks: quantities compared.
+        failures: problem, quantity, message and the command that reproduces it.
+        refused: problem key -> reason.
+        bound_ratio: largest error in units of the bound.
+        error_ulp: largest error of the loss in units in the last place.
+    """
+
+    entry: Description
+    verdict: str
+    status: Status
+    grade: Grade | None = None
+    grades: Mapping[str, Grade] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    checks: int = 0
+    failures: tuple[Mapping[str, str], ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    bound_ratio: float | None = None
+    error_ulp: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry of `parity --json`."""
+        return {
+            "verdict": self.verdict,
+            "status": self.status,
+            "grade": self.grade,
+            "grades": dict(self.grades),
+            "labels": list(self.labels),
+            "checks": self.checks,
+            "failures": [dict(failure) for failure in self.failures],
+            "refused": dict(self.refused),
+            "bound_ratio": self.bound_ratio,
+            "error_ulp": self.error_ulp,
+        }
+
+
+def check(
+    entries: Sequence[Description],
+    problems: Sequence[Problem],
+    recorded: Mapping[str, Recorded],
+    seed: int,
+    watch: Watch,
+    *,
+    whole_panel: bool,
+) -> list[Checked]:
+    """Ask every implementation the problems, two at a time, and return what the judge says of each.
+
+    Args:
+        entries: implementations, those that cannot be asked included.
+        problems: what is asked; an entrant that compiles gets its own, short panel in place of a whole one.
+        recorded: problem key -> recorded tensors.
+        seed: of the numbers; one for all, so that each question is made once.
+        watch: who looks on.
+        whole_panel: whether the problems are a whole panel, on which every declared deviation must occur.
+    """
+    questions = Questions(seed, recorded)
+    asked = {entry.name: _problems_for(entry, problems, whole_panel=whole_panel) for entry in entries}
+    watch.stage("parity", sum(map(len, asked.values())))
+
+    def one(entry: Description) -> Checked:
+        seen: dict[Problem, Examined] = {}
+        phases = list(Phase) if entry.compiles else []
+        with Examinee(entry, {}) as examinee:
+            for problem in asked[entry.name]:
+                if problem.key not in entry.refusals and entry.status is Status.PASSED:
+                    seen[problem] = examinee.examine(questions(problem), phases, measure_memory=False)
+                watch.step(f"{entry.name} at {problem.label}")
+        return conclude(entry, seen, seed, whole_panel=whole_panel)
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        return list(pool.map(one, entries))
+
+
+def _problems_for(entry: Description, problems: Sequence[Problem], *, whole_panel: bool) -> Sequence[Problem]:
+    return panel.panel("compiled") if entry.compiles and whole_panel else problems
+
+
+def conclude(
+    entry: Description, seen: Mapping[Problem, Examined], seed: int, *, whole_panel: bool
+) -> Checked:
+    """Sum up one implementation's verdicts."""
+    if entry.status is not Status.PASSED:
+        verdict = "unsupported" if entry.status is Status.UNSUPPORTED else "error"
+        failure = {"problem": "", "quantity": "exception", "message": entry.reason, "reproduce": ""}
+        return Checked(entry, verdict, entry.status, failures=(failure,) if verdict == "error" else ())
+    verdicts = {problem: examined.verdict for problem, examined in seen.items()}
+    refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
+    answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
+    if not answered:
+        return Checked(entry, "unsupported", Status.UNSUPPORTED, refused=refused)
+    wrong = {problem: verdict for problem, verdict in answered.items() if verdict.is_wrong}
+    failures = [
+        {
+            "problem": problem.key,
+            "quantity": failure.quantity,
+            "message": failure.message,
+            "reproduce": reproduce(entry, problem, seed),
+        }
+        for problem, verdict in wrong.items()
+        for failure in verdict.failures
+    ]
+    occurred = {code for verdict in answered.values() for code in verdict.deviations}
+    stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
+    failures += [_stale(code) for code in stale]
+    honest = {p: v for p, v in answered.items() if not v.deviations}
+    labels = [label for verdict in answered.values() for label in verdict.labels]
+    return Checked(
+        entry,
+        verdict="fail" if failures or wrong else "pass",
+        status=next((v.status for v in wrong.values()), Status.PASSED),
+        grade=Grade.worst(v.grade for v in honest.values() if v.grade),
+        grades=_by_dtype(honest),
+        labels=tuple(dict.fromkeys([*labels, *(f"declared-deviation:{code}" for code in sorted(occurred))])),
+        checks=sum(verdict.checks for verdict in answered.values()),
+        failures=tuple(failures),
+        refused=refused,
+        bound_ratio=max((v.bound_ratio for v in honest.values() if v.bound_ratio is not None), default=None),
+        error_ulp=max((v.error_ulp for v in honest.values() if v.error_ulp is not None), default=None),
+    )
+
+
+def _by_dtype(verdicts: Mapping[Problem, Any]) -> dict[str, Grade]:
+    dtypes = dict.fromkeys(problem.dtype for problem in verdicts)
+    worst = {t: Grade.worst(v.grade for p, v in verdicts.items() if p.dtype == t and v.grade) for t in dtypes}
+    return {dtype: grade for dtype, grade in worst.items() if grade}
+
+
+def _stale(code: str) -> dict[str, str]:
+    message = f"the declared deviation {code!r} did not occur on the whole panel: remove the declaration"
+    return {"problem": "", "quantity": "exception", "message": message, "reproduce": ""}

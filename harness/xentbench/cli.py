@@ -1,0 +1,226 @@
+"""The command line: verbs only. Each reads like the sentence it stands for; the work is in the rooms it names.
+
+Modules that need torch or pandas are imported where a verb begins to work: `--help` and `--version` must answer at once.
+"""
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xentbench import options
+from xentbench.spec import EnvironmentMismatchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for.",
+)
+@click.version_option(package_name="xentbench")
+def cli() -> None:
+    """Judge, time and weigh implementations of cross-entropy loss in PyTorch.
+
+    \b
+    Example: xentbench parity my_loss.py:cross_entropy
+             xentbench bench --quick
+    """  # noqa: D301 - \b keeps click from joining the lines
+
+
+@cli.command(name="list")
+@click.option("--plugin", "plugins", multiple=True, help="Python file with more implementations; repeatable.")
+@options.json_option
+def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
+    """Show every implementation that is found, and every source that fails to load.
+
+    \b
+    Example: xentbench list --plugin my_losses.py
+    """  # noqa: D301
+    from xentbench import registry, showing
+
+    options.check_json(json_file)
+    found = registry.discover(registry.sources(plugins), [], registry.cached(options.describe))
+    showing.implementations(found)
+    options.write_json(json_file, {"implementations": [showing.listed(entry) for entry in found]})
+    return WRONG if any(entry.status.is_wrong for entry in found) else OK
+
+
+@cli.command()
+@options.implementation_options
+@options.problem_options
+@click.option("--panel", "panel_name", default="full", show_default=True, help="Problems of the judge: quick or full.")
+@options.seed_option
+@options.json_option
+def parity(
+    names: tuple[str, ...],
+    globs: tuple[str, ...],
+    plugins: tuple[str, ...],
+    asked: dict[str, Any],
+    panel_name: str,
+    seed: int | None,
+    json_file: str | None,
+) -> int:
+    """Judge values and gradients of NAMES: registry names or globs, FILE.py:NAME, package.module:NAME. Nothing is timed.
+
+    \b
+    Example: xentbench parity my_loss.py:cross_entropy
+             xentbench parity 'compiled-*' --problem N=8,C=10,dtype=bfloat16
+    """  # noqa: D301
+    from xentbench import checking, console, panel, planning, showing
+
+    options.check_json(json_file)
+    whole = not any(asked.values())
+    posed = planning.pose(panel.panel(panel_name) if whole else options.wanted(asked, "smoke"), asked["logits_file"])
+    asked_now = [problem for problem in posed.problems if problem.key not in posed.skipped]
+    keys = [problem.key for problem in (*asked_now, *panel.panel("compiled"))]
+    entries = options.chosen(names, globs, plugins, keys)
+    seed = options.fresh_seed(seed)
+    with console.progressing(console.errors()) as watch:
+        checked = checking.check(entries, asked_now, posed.recorded, seed, watch, whole_panel=whole)
+    showing.checked(checked, posed, seed)
+    record = {entry.entry.name: entry.record() for entry in checked}
+    options.write_json(
+        json_file, {"contract": "cross_entropy", "panel": panel.PANEL, "seed": seed, "implementations": record}
+    )
+    return WRONG if any(entry.verdict in ("fail", "error") for entry in checked) else OK
+
+
+@cli.command()
+@options.implementation_options
+@options.problem_options
+@click.option("--quick", "preset", flag_value="quick", help="Smoke grid, one worker each, at most 2.5 minutes.")
+@click.option("--full", "preset", flag_value="full", help="Five workers each, at most an hour.")
+@click.option("--phase", "phase_names", multiple=True, help="Phase to time; repeatable. [default: all four]")
+@click.option("--budget", help="Wall time of the whole run, e.g. 5m. [default: 7m; quick 2.5m; full 1h]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure each implementation.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
+@click.option("--allocator", type=click.Choice(["warm", "cold"]), default="warm", show_default=True)
+@click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
+@options.seed_option
+@options.results_option
+@options.json_option
+def bench(names: tuple[str, ...], globs: tuple[str, ...], plugins: tuple[str, ...], asked: dict[str, Any], **how: Any) -> int:  # noqa: ANN401
+    """Judge NAMES (default: all), time those that are right against F.cross_entropy, weigh them, and report.
+
+    \b
+    Example: xentbench bench --quick
+             xentbench bench --implementation 'nll-*' --num-classes 10,1000 --dtype float32,bfloat16 --budget 3m
+    """  # noqa: D301
+    from xentbench import console, planning, results, running, showing
+
+    options.check_json(how["json_file"])
+    preset_name = how["preset"] or "default"
+    preset = planning.capped(planning.PRESETS[preset_name], options.seconds(how["budget"]), how["workers"])
+    phases = options.phases(how["phase_names"])
+    planning.require(how["require"])
+    wanted = options.wanted(asked, "smoke" if preset_name == "quick" else "default")
+    journal = results.create(Path(how["results"]))
+    posed = planning.pose(wanted, asked["logits_file"])
+    entries = options.chosen(names, globs, plugins, [problem.key for problem in posed.problems])
+    seed = options.fresh_seed(how["seed"])
+    plan = planning.make(posed, entries, phases, preset, seed, threads=how["threads"], allocator=how["allocator"])
+    showing.plan(plan)
+    with console.progressing(console.errors()) as watch:
+        run = running.bench(plan, journal, watch, preset_name=preset_name, grids=asked["grid"])
+    showing.bench(run)
+    options.write_json(how["json_file"], running.record(run))
+    return WRONG if running.is_wrong(run) else OK
+
+
+@cli.command()
+@click.argument("run", default="latest")
+@click.option("--output", type=click.Path(), help="Folder to write to. [default: the run's own]")
+@options.results_option
+def report(run: str, output: str | None, results: str) -> int:
+    """Write the tables, figures and page of RUN (a folder, an id, or latest) again from its journal.
+
+    \b
+    Example: xentbench report latest --output site
+    """  # noqa: D301
+    from xentbench import report as room
+    from xentbench import results as store
+    from xentbench import showing
+
+    found = store.read(store.find(run, Path(results)))
+    folder = options.writable_folder(output) if output else found.path
+    room.write(found, folder)
+    showing.bench(found, folder)
+    return OK
+
+
+@cli.command()
+@click.argument("first")
+@click.argument("second")
+@options.problem_options
+@click.option("--phase", "phase_names", multiple=True, help="Phase to compare; repeatable. [default: all four]")
+@click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True, help="Processes that measure.")
+@click.option("--inconclusive", type=click.Choice(["fail", "pass"]), default="fail", show_default=True)
+@click.option("--force", is_flag=True, help="Compare runs of unlike environments all the same.")
+@options.seed_option
+@options.results_option
+@options.json_option
+def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int:  # noqa: ANN401 - click's options
+    """Compare two runs, or two implementations (registry names, FILE.py:NAME, package.module:NAME): is SECOND worse?
+
+    \b
+    Example: xentbench compare f-cross-entropy my_loss.py:cross_entropy
+             xentbench compare 20261122T101500Z-1a2b latest
+    """  # noqa: D301
+    from xentbench import running, showing
+
+    options.check_json(how["json_file"])
+    differences = running.compare(first, second, asked, how)
+    showing.differences(differences)
+    options.write_json(how["json_file"], {"differences": [showing.difference(entry) for entry in differences]})
+    return showing.comparison_exit(differences, inconclusive_passes=how["inconclusive"] == "pass")
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["judge", "clock", "all"]), default="all")
+@options.seed_option
+@options.json_option
+def selftest(what: str, seed: int | None, json_file: str | None) -> int:
+    """Try the harness on this machine: does its judge find planted faults, does its clock tell twins apart?
+
+    \b
+    Example: xentbench selftest judge
+    """  # noqa: D301
+    from xentbench import selftest as trial
+    from xentbench import showing
+
+    options.check_json(json_file)
+    seed = options.fresh_seed(seed)
+    lines = [*(trial.judge(seed) if what != "clock" else []), *(trial.clock(seed) if what != "judge" else [])]
+    showing.scores(lines, seed)
+    options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})
+    return OK if all(line.passed for line in lines) else WRONG
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code; what a person got wrong is told in one line."""
+    try:
+        code = cli.main(arguments, prog_name="xentbench", standalone_mode=False)
+    except click.ClickException as error:
+        code = _complain(error.format_message())
+    except UsageError as error:
+        code = _complain(str(error))
+    except EnvironmentMismatchError as error:
+        code = _complain(str(error), NOT_HERE)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("stopped; what was finished is kept in the run's folder", INTERRUPTED)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int = USAGE) -> int:
+    line = " ".join(message.split())
+    print(f"xentbench: {line}", file=sys.stderr)  # noqa: T201 - the one line that a person is told
+    return code

@@ -1,0 +1,137 @@
+"""Two runs, or two implementations -> better, worse, same or inconclusive. Absolute times are never compared.
+
+Two runs are compared through their ratios to the same baseline, measured in each run beside every candidate; two
+implementations that can both be loaded duel directly, in one process, which is the stronger test.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from xentbench import environment, timing
+from xentbench.crews import Crew, Examinee
+from xentbench.examining import Questions
+from xentbench.planning import cell_limit_s
+from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Status
+from xentbench.timing import Budget, Lane
+from xentbench.workers import WARM_HEAP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xentbench.planning import Plan
+    from xentbench.results import Run
+    from xentbench.spec import Description, Phase, Problem
+    from xentbench.sweep import Watch
+
+RUN_MARGIN: Final = 0.02
+"""Between two runs a difference counts beyond this and outside the interval: identical code crosses it 1-5 % of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One cell of a comparison: time of the second over the first, with its interval."""
+
+    implementation: str
+    problem: str
+    phase: str
+    outcome: Outcome
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    reason: str = ""
+
+
+def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
+    """Compare the cells that two runs share.
+
+    Raises:
+        EnvironmentMismatchError: they ran in unlike environments, and `force` was not given; the message names the keys.
+    """
+    unlike = environment.differences(first.info.get("environment", {}), second.info.get("environment", {}))
+    if unlike and not force:
+        told = ", ".join(f"{key} ({one} and {other})" for key, (one, other) in unlike.items())
+        msg = f"the runs are not comparable: they differ in {told}; --force compares them all the same"
+        raise EnvironmentMismatchError(msg)
+    keys = ["implementation", "problem", "phase"]
+    both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"))
+    return [_difference(cell) for cell in both.to_dict("records") if _measured(cell)]
+
+
+def _measured(cell: dict[Any, Any]) -> bool:
+    return bool(cell["status_1"] == cell["status_2"] == Status.PASSED)
+
+
+def _difference(cell: dict[Any, Any]) -> Difference:
+    """Subtract log ratios; the half-widths of two independent runs add in quadrature."""
+    named = {key: str(cell[key]) for key in ("implementation", "problem", "phase")}
+    ends = [[cell[f"{name}_{run}"] for name in ("ratio", "ratio_low", "ratio_high")] for run in (1, 2)]
+    if any(value is None or not value > 0 for end in ends for value in end):
+        return Difference(**named, outcome=Outcome.INCONCLUSIVE, reason="an interval has no end")
+    shift = math.log(ends[1][0]) - math.log(ends[0][0])
+    reach = math.hypot(*((math.log(high) - math.log(low)) / 2 for _, low, high in ends))
+    outcome, reason = _outcome(shift, reach)
+    low, middle, high = (math.exp(shift + by) for by in (-reach, 0.0, reach))
+    return Difference(**named, outcome=outcome, ratio=middle, ratio_low=low, ratio_high=high, reason=reason)
+
+
+def _outcome(shift: float, reach: float) -> tuple[Outcome, str]:
+    if abs(shift) > max(reach, RUN_MARGIN):
+        return (Outcome.WORSE if shift > 0 else Outcome.BETTER), ""
+    if abs(shift) + reach <= 2 * RUN_MARGIN:
+        return Outcome.SAME, ""
+    return Outcome.INCONCLUSIVE, f"difference {shift:+.1%} ± {reach:.1%}"
+
+
+def implementations(first: Description, second: Description, plan: Plan, watch: Watch) -> list[Difference]:
+    """Judge both, then duel the second against the first in the same processes, problem by problem, phase by phase."""
+    order = random.Random(plan.seed)  # noqa: S311 - replayable by the run's seed
+    questions = Questions(plan.seed, plan.recorded)
+    core = environment.measuring_core() if plan.pinned else None
+    heap = WARM_HEAP if plan.allocator == "warm" else {}
+    differences: list[Difference] = []
+    watch.stage("comparing", len(plan.asked) * len(plan.phases))
+    with (
+        Examinee(first, {}) as one,
+        Examinee(second, {}) as other,
+        Crew(second, plan.preset.workers, heap, plan.threads, core, baseline=first) as crew,
+    ):
+        for problem in plan.asked:
+            wrong = _wrong((one, other), questions, problem, plan.phases)
+            crew.start()
+            error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
+            for phase in plan.phases:
+                reason = wrong or (str(error) if error else "")
+                differences.append(
+                    Difference(second.name, problem.key, phase, Outcome.INCONCLUSIVE, reason=reason)
+                    if reason
+                    else _duel(crew, problem, phase, plan, order)
+                )
+                watch.step(f"{problem.label}, {phase}")
+            questions.forget(problem)
+    return differences
+
+
+def _wrong(pair: Sequence[Examinee], questions: Questions, problem: Problem, phases: Sequence[Phase]) -> str:
+    """Return why one of the two cannot be timed on this problem, or nothing."""
+    for examinee in pair:
+        verdict = examinee.examine(questions(problem), phases, measure_memory=False).verdict
+        if verdict.status is not Status.PASSED:
+            return f"{examinee.entry.name}: {verdict.status}, {verdict.reason}"
+    return ""
+
+
+def _duel(crew: Crew, problem: Problem, phase: Phase, plan: Plan, order: random.Random) -> Difference:
+    lanes = [Lane(crew.entry.name, worker) for worker in crew.workers]
+    budget = Budget(2 * cell_limit_s(problem), plan.preset.half_width)
+    seen = timing.duel(lanes, phase, budget, order, time.monotonic)[crew.entry.name]
+    outcome = {Comparison.FASTER: Outcome.BETTER, Comparison.SLOWER: Outcome.WORSE, Comparison.SAME: Outcome.SAME}.get(
+        seen.verdict or Comparison.INCONCLUSIVE, Outcome.INCONCLUSIVE
+    )
+    return Difference(
+        crew.entry.name, problem.key, phase, outcome, seen.ratio, seen.ratio_low, seen.ratio_high, seen.reason
+    )

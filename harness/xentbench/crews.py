@@ -1,0 +1,149 @@
+"""The workers of one implementation: the one that is examined, and the K that are timed together."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from xentbench.examining import Examined, Question, examine
+from xentbench.spec import Description, Phase, Verdict
+from xentbench.workers import Worker, WorkerError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from xentbench.inputs import Recorded
+
+
+@dataclass(slots=True)
+class Examinee:
+    """The one plain worker that answers for an implementation; started when first asked, again when lost."""
+
+    entry: Description
+    environment: Mapping[str, str]
+    worker: Worker | None = None
+
+    def examine(self, question: Question, phases: Sequence[Phase], *, measure_memory: bool) -> Examined:
+        """Examine one problem; a worker that cannot be started or was lost ends the problem, not the run."""
+        try:
+            if self.worker is None:
+                self.worker = Worker(self.environment)
+                load(self.worker, self.entry, threads=1)
+        except WorkerError as error:
+            self.worker = None if error.lost else self.worker
+            return Examined(Verdict(error.status, reason=error.reason))
+        seen = examine(self.worker, self.entry, question, phases, measure_memory=measure_memory)
+        if seen.lost:
+            self.worker = None
+        return seen
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.worker is not None:
+            self.worker.__exit__(kind, error, trace)
+
+
+@dataclass(slots=True)
+class Crew:
+    """The K workers that time one implementation.
+
+    Attributes:
+        entry: the implementation.
+        size: K.
+        environment: of the workers; each has a hash seed of its own besides.
+        threads: of torch in each.
+        core: that they are pinned to, or None.
+        baseline: an implementation in the place of `F.cross_entropy`, where two are compared directly.
+    """
+
+    entry: Description
+    size: int
+    environment: Mapping[str, str]
+    threads: int
+    core: int | None
+    baseline: Description | None = None
+    workers: list[Worker] = field(default_factory=list)
+    _unloaded: set[int] = field(default_factory=set)
+
+    def start(self) -> None:
+        """Start what is missing or was lost, waiting for nothing.
+
+        Only the main thread may call this: a worker dies with the thread that started it.
+        """
+        alive = [worker for worker in self.workers if worker.alive]
+        fresh = [
+            Worker({**self.environment, "PYTHONHASHSEED": str(number)}, self.core)
+            for number in range(len(alive), self.size)
+        ]
+        self.workers = [*alive, *fresh]
+        self._unloaded |= {id(worker) for worker in fresh}
+
+    def set_up(self, key: str, seed: int, phases: Sequence[Phase], recorded: Recorded | None) -> WorkerError | None:
+        """Set a problem up in every worker, loading the implementation where that is still to do.
+
+        Returns:
+            The first error, which is the crew's, or None.
+        """
+        record = {"problem": key, "seed": seed, "phases": list(phases)}
+        named = {name: getattr(recorded, name, None) for name in ("logits", "target", "weight")}
+        given = {name: tensor for name, tensor in named.items() if tensor is not None}
+        try:
+            for worker in self.workers:
+                if id(worker) in self._unloaded:
+                    load(worker, self.entry, self.threads, self.baseline)
+                    self._unloaded.discard(id(worker))
+                worker.ask("set-up", record, given)
+        except WorkerError as error:
+            return error
+        return None
+
+    def free(self) -> None:
+        """Let every living worker drop the problem's tensors and give the pages back."""
+        for worker in self.workers:
+            with contextlib.suppress(WorkerError):
+                if worker.alive:
+                    worker.ask("free")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.__exit__(kind, error, trace)
+
+
+@dataclass(slots=True)
+class Purse:
+    """The measuring time that is left, dealt out over the worker-cells that are left.
+
+    Attributes:
+        deadline_s: on the parent's clock, when measuring has to end.
+        weight_left: of all worker-cells still to be measured.
+        problems_left: whose set-up is still to be paid.
+    """
+
+    deadline_s: float
+    weight_left: float
+    problems_left: int
+    _overheads_s: list[float] = field(default_factory=list)
+
+    def paid_overhead(self, seconds: float) -> None:
+        """Note what one problem's set-up cost; the ones to come are taken to cost as much."""
+        self._overheads_s.append(seconds)
+        self.problems_left -= 1
+
+    def share_s(self, now_s: float, weight: float, workers: int, limit_s: float) -> float:
+        """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`."""
+        mean_s = sum(self._overheads_s) / max(1, len(self._overheads_s))
+        left_s = self.deadline_s - now_s - mean_s * self.problems_left
+        share_s = max(0.0, left_s) * weight / max(weight * workers, self.weight_left)
+        self.weight_left -= weight * workers
+        return min(limit_s, share_s)

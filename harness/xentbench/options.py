@@ -1,0 +1,179 @@
+"""Options that several verbs share, and what they mean: which problems, which implementations, how much time."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from xentbench import problems, spec
+from xentbench.spec import Phase, Problem, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from xentbench.spec import Description, Source
+
+_NAMES: Final = {"batch_size": "batch-size", "num_classes": "num-classes", "logits": "logits-family"}
+"""Option names where they are not the axis's key."""
+_SIZES: Final = ("batch_size", "num_classes")
+_UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--grid`, `--problem`, `--logits` and one repeatable option for every axis of a problem; pass them as `asked`."""
+    axes = {name: rest for name, rest in spec.problem_axes().items() if name not in ("contract", "seed")}
+
+    @functools.wraps(command)
+    def collected(**options: Any) -> Any:  # noqa: ANN401 - click's
+        asked = {name: options.pop(name) for name in ("grid", "problem", "logits_file", *(f"axis_{n}" for n in axes))}
+        return command(asked=asked, **options)
+
+    for name, (key, help_, choices) in reversed(list(axes.items())):
+        text = f"{help_[0].upper()}{help_[1:]}." + (f" [{'|'.join(choices)}]" if choices else "")
+        collected = click.option(f"--{_NAMES.get(name, key)}", f"axis_{name}", multiple=True, help=text)(collected)
+    for option in (
+        click.option("--logits", "logits_file", type=click.Path(), help="Your own logits: a .safetensors file."),
+        click.option("--problem", multiple=True, help="One problem by its key; repeatable."),
+        click.option("--grid", multiple=True, help=f"Named grid; repeatable. [{'|'.join(problems.GRIDS)}]"),
+    ):
+        collected = option(collected)
+    return collected
+
+
+def implementation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `NAMES`, `--implementation` and `--plugin`."""
+    for option in (
+        click.option("--plugin", "plugins", multiple=True, help="Python file with more implementations; repeatable."),
+        click.option("--implementation", "globs", multiple=True, help="Name or glob, e.g. 'compiled-*'; repeatable."),
+        click.argument("names", nargs=-1),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "json_file", type=click.Path(), help="Write the result for a machine; - is stdout.")
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="Replay a run's seed. [default: a fresh one]")
+results_option = click.option(
+    "--results", type=click.Path(), default="results/runs", show_default=True, help="Folder that runs are kept in."
+)
+
+
+def wanted(asked: Mapping[str, Any], default_grid: str) -> tuple[Problem, ...]:
+    """Return the problems that the options describe: grids, problems by key, or the product of the axes.
+
+    Raises:
+        UsageError: an unknown grid or axis value, or sizes together with a grid.
+    """
+    axes = {name.removeprefix("axis_"): _values(name, texts) for name, texts in asked.items() if name.startswith("axis_")}
+    given = {name: values for name, values in axes.items() if values}
+    sized = any(name in given for name in _SIZES)
+    if sized and (asked["grid"] or asked["logits_file"]):
+        msg = "--batch-size and --num-classes make a sweep of their own: give them without --grid and --logits"
+        raise UsageError(msg)
+    chosen = [Problem.parse(key) for key in asked["problem"]]
+    chosen += [problem for name in asked["grid"] for problem in problems.grid(name)]
+    if asked["logits_file"]:
+        chosen.append(Problem(logits="file"))
+    if sized:
+        return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
+    return problems.product(chosen or problems.grid(default_grid), given)
+
+
+def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:
+    axis = name.removeprefix("axis_")
+    return tuple(spec.read_axis(axis, text) for joined in texts for text in joined.split(","))
+
+
+def chosen(names: Sequence[str], globs: Sequence[str], plugins: Sequence[str], keys: Sequence[str]) -> list[Description]:
+    """Return the implementations asked for, described by workers: `FILE.py:NAME`, `package.module:NAME` or globs.
+
+    Callables named by hand are described alone; only globs, plugins, or nothing at all, need the whole registry.
+
+    Raises:
+        UsageError: nothing of that name, or a source named by hand that cannot be loaded.
+    """
+    from xentbench import registry  # noqa: PLC0415 - reads the installed distributions
+
+    objects = [registry.object_source(name) for name in names if ":" in name]
+    patterns = [name for name in names if ":" not in name] + list(globs)
+    registered = registry.sources(plugins) if patterns or plugins or not objects else []
+    found = registry.discover([*registered, *objects], keys, describe)
+    registry.demand_plugins(found)
+    by_hand = [entry for entry in found if entry.source.kind == "object"]
+    rest = [entry for entry in found if entry.source.kind != "object"]
+    return [*(registry.select(rest, patterns) if registered else []), *by_hand]
+
+
+def describe(source: Source, keys: Sequence[str]) -> list[Description]:
+    """Ask a throw-away worker what a source holds; torch is imported here only when there is something to ask."""
+    from xentbench import workers  # noqa: PLC0415 - needs torch
+
+    return workers.describe(source, keys)
+
+
+def phases(names: Sequence[str]) -> list[Phase]:
+    """Return the phases named, or all of them; raises UsageError for an unknown one."""
+    for name in names:
+        if name not in set(Phase):
+            msg = f"phase {name!r} is unknown: {nearest(name, Phase)}"
+            raise UsageError(msg)
+    return [phase for phase in Phase if not names or phase in names]
+
+
+def seconds(text: str | None) -> float | None:
+    """Return a duration such as `90`, `5m` or `1.5h` in seconds; raises UsageError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) <= 0:
+        msg = f"--budget expected a duration such as 90s, 5m or 1h, got {text!r}"
+        raise UsageError(msg)
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def fresh_seed(seed: int | None) -> int:
+    """Return the seed given, or a secret one."""
+    return secrets.randbits(32) if seed is None else seed
+
+
+def check_json(path: str | None) -> None:
+    """Refuse a `--json` file that cannot be written, before anything long starts."""
+    if path in (None, "-"):
+        return
+    try:
+        with Path(str(path)).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        msg = f"--json expected a file that can be written, got {path!r}: {error.strerror}"
+        raise UsageError(msg) from None
+
+
+def write_json(path: str | None, record: Mapping[str, Any]) -> None:
+    """Write the result for a machine: strict JSON, to the file or to standard output."""
+    if path is None:
+        return
+    text = json.dumps({"schema": 1, **record}, indent=1, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    from xentbench.results import replace_file  # noqa: PLC0415 - needs pandas
+
+    replace_file(Path(path), text.encode())
+
+
+def writable_folder(path: str) -> Path:
+    """Return the folder, made where it is missing; raises UsageError where it cannot be."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"--output expected a folder that can be written, got {path!r}: {error.strerror}"
+        raise UsageError(msg) from None
+    return folder

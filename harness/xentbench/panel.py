@@ -1,0 +1,214 @@
+"""The panel: a fixed set of small problems that together reveal every class of mistake known to us.
+
+`quick` is a couple of dozen problems, for the edit-run loop; `full` adds every pair of option values and the rarer
+families. Both begin with the smallest. Where `F.cross_entropy` itself is wrong in half precision, the problem is left
+out, and a comment says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from xentbench.spec import DTYPE_BYTES, Problem, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+PANEL: Final = 1
+"""Number of this set of problems; it changes with every change of them, so that verdicts say what they rest on."""
+
+Axes = dict[str, Any]
+
+_INDEX_AXES: Final[Mapping[str, Sequence[Axes]]] = {
+    "shape": (
+        {"batch_size": 33, "num_classes": 10},
+        {"batch_size": 3, "num_classes": 5, "dims": (7,)},
+        {"batch_size": 2, "num_classes": 3, "dims": (4, 3)},
+        {"batch_size": 32, "num_classes": 65},
+        {"batch_size": 129, "num_classes": 2},
+    ),
+    "ignore": (
+        {},
+        {"ignored": 0.3, "ignore_index": -1},
+        {"ignored": 0.2, "ignore_index": 0},
+        {"ignored": 0.2, "ignore_index": 1},
+        {"ignored": 0.3, "ignore_index": 255},
+    ),
+    "weight": ({}, {"weight": "random"}, {"weight": "unequal"}, {"weight": "some-zero"}),
+    "dtype": tuple({"dtype": dtype} for dtype in DTYPE_BYTES),
+    "reduction": ({"reduction": "none"}, {"reduction": "mean"}, {"reduction": "sum"}),
+    "smoothing": ({}, {"label_smoothing": 0.1}, {"label_smoothing": 1.0}),
+    "layout": (
+        {},
+        {"logits_layout": "transposed"},
+        {"logits_layout": "column-slice"},
+        {"logits_layout": "channels-last"},
+    ),
+    "upstream": ({}, {"upstream": "expanded"}),
+}
+_PROBABILITY_AXES: Final[Mapping[str, Sequence[Axes]]] = {
+    "target": tuple({"target": target} for target in ("one-hot", "soft", "unnormalised")),
+    "shape": (
+        {"batch_size": 9, "num_classes": 10},
+        {"batch_size": None, "num_classes": 7},
+        {"batch_size": 3, "num_classes": 5, "dims": (7,)},
+        {"batch_size": 65, "num_classes": 2},
+    ),
+    "dtype": tuple({"dtype": dtype} for dtype in DTYPE_BYTES),
+    "reduction": ({"reduction": "none"}, {"reduction": "mean"}, {"reduction": "sum"}),
+    "weight": ({}, {"weight": "random"}, {"weight": "some-zero"}),
+    "smoothing": ({}, {"label_smoothing": 0.1}, {"label_smoothing": 1.0}),
+    "layout": ({}, {"target_layout": "transposed"}, {"logits_layout": "row-slice"}),
+    "target_grad": ({"target_grad": True}, {}),
+}
+
+
+_QUICK: Final = (
+    # Degenerate sizes and divisors.
+    "N=none,C=5",
+    "N=0,C=4",
+    "N=1,C=1,reduction=none",
+    "N=4,C=10,ignored=1.0",
+    "N=8,C=10,weight=absent-only,dtype=float64",
+    # Two classes: all that some implementations support.
+    "N=64,C=2,dtype=float64",
+    "N=33,C=2,scale=10.0,labels=unlikely,reduction=none",
+    "N=65,C=2,ignored=0.3",
+    "N=64,C=2,dtype=float16,reduction=sum",
+    # Options in float64, where bounds are tightest.
+    "N=33,C=10,dtype=float64,reduction=none",
+    "N=16,C=100,dtype=float64,logits=peaked,reduction=sum,label-smoothing=0.1",
+    "N=33,C=10,dtype=float64,ignored=0.3,weight=random,label-smoothing=0.1",
+    "N=16,C=10,dtype=float64,target=soft,target-grad=yes,reduction=none",
+    "N=17,C=3,weight=unequal,ignore-index=1,ignored=0.2,reduction=sum",
+    "N=16,C=10,target=unnormalised,weight=random,label-smoothing=0.1",
+    "N=2,C=5,dims=3x4,weight=random,logits-layout=channels-last,reduction=none",
+    # Where exp overflows or underflows unless the maximum is subtracted, one for each dtype; also large true losses.
+    "N=33,C=10,dtype=float64,logits=wide,scale=10.0,reduction=none",
+    "N=33,C=10,logits=wide,labels=unlikely,reduction=none",
+    "N=16,C=10,dtype=bfloat16,logits=wide,reduction=none",
+    "N=16,C=10,dtype=float16,scale=10.0,reduction=none",
+    "N=16,C=10,offset=-300.0",
+    # Families and sizes.
+    "N=16,C=10,offset=10000.0,reduction=none",
+    "N=33,C=10,logits=equal,reduction=none,logits-layout=column-slice",
+    "N=7,C=100,logits=masked,reduction=none",
+    "N=300,C=3,dtype=bfloat16,labels=likely,ignored=0.3",
+    "N=16,C=130,dtype=bfloat16,reduction=none",
+    "N=5,C=1000,labels=zipf",
+    "N=3,C=4097,labels=edges,reduction=none",
+)
+_FULL: Final = (
+    # Degenerate sizes and divisors.
+    "N=0,C=4,reduction=sum",
+    "N=0,C=4,dims=3,reduction=none,dtype=bfloat16",
+    "N=0,C=3,target=soft,dtype=float64",
+    "N=none,C=5,ignored=1.0,dtype=float64",
+    "N=none,C=1,label-smoothing=0.1",
+    "N=1,C=10,reduction=none,weight=random",
+    "N=5,C=3,ignored=1.0,reduction=sum,label-smoothing=0.1",
+    "N=5,C=3,ignored=1.0,reduction=none,weight=random,dtype=float16",
+    "N=5,C=3,ignored=1.0,label-smoothing=0.1,dtype=float64",
+    "N=8,C=10,weight=absent-only,reduction=sum",
+    "N=33,C=10,weight=tiny,dtype=float64",
+    "N=33,C=10,weight=tiny,label-smoothing=0.1",
+    # Two classes.
+    "N=128,C=2,logits=peaked,label-smoothing=0.1",
+    "N=33,C=2,dtype=bfloat16,weight=unequal",
+    "N=16,C=2,dtype=float64,logits=wide,scale=10.0,labels=unlikely,reduction=sum",
+    "N=8,C=2,dims=5,reduction=none",
+    # Large losses, common offsets, extreme scales, masked classes, in every dtype.
+    "N=16,C=10,dtype=float64,labels=unlikely,logits=wide,scale=10.0",
+    "N=16,C=100,dtype=float64,offset=10000.0,reduction=sum",
+    "N=16,C=10,scale=0.001,reduction=none",
+    "N=16,C=10,scale=100.0,reduction=sum",
+    "N=16,C=100,offset=-10000.0",
+    "N=16,C=10,dtype=bfloat16,offset=-300.0,reduction=none",
+    "N=16,C=10,dtype=bfloat16,labels=unlikely,scale=10.0",
+    "N=16,C=10,dtype=float16,logits=wide,labels=unlikely,reduction=sum",
+    "N=16,C=10,dtype=float16,offset=-300.0",
+    "N=9,C=10,dtype=bfloat16,logits=masked,ignored=0.3,reduction=sum",
+    "N=9,C=10,dtype=float16,logits=masked,weight=random,reduction=none",
+    "N=9,C=10,logits=masked,label-smoothing=0.1,reduction=none",  # inf by definition
+    "N=33,C=10,dtype=float64,logits=peaked,reduction=none",
+    # Layouts and labels.
+    "N=16,C=12,logits-layout=expanded,reduction=none",
+    "N=16,C=12,logits-layout=row-slice,target-layout=column-slice",
+    "N=16,C=12,logits-layout=offset,weight=random,weight-layout=row-slice,reduction=sum",
+    "N=4,C=6,dims=5,logits-layout=transposed,target-layout=transposed,dtype=float64",
+    "N=4,C=6,dims=2x3,logits-layout=row-slice,target=soft,target-layout=channels-last",
+    "N=16,C=128,labels=likely,logits=peaked,label-smoothing=0.1,reduction=none",
+    "N=16,C=257,labels=edges,ignored=0.3,ignore-index=256",
+    "N=16,C=10,upstream=one",
+    # Many classes, many rows.
+    "N=16,C=1000,dtype=float64",
+    "N=16,C=1000,logits=equal,reduction=none",
+    "N=16,C=1000,dtype=bfloat16,label-smoothing=0.1",
+    "N=16,C=1000,dtype=float16,labels=zipf,reduction=none",
+    "N=4,C=4097,dtype=float64,labels=edges,reduction=sum",
+    "N=4,C=4097,dtype=bfloat16",
+    "N=4,C=4097,logits=peaked,labels=zipf,label-smoothing=0.1",
+    "N=4,C=4097,target=soft,reduction=none",
+    "N=2,C=32769,reduction=none,labels=edges",
+    "N=20001,C=3,ignored=0.3",
+    "N=4099,C=3,dtype=bfloat16,weight=random",
+    "N=4099,C=3,dtype=float16,ignored=0.3",
+    "N=64,C=1000,ignored=0.3,weight=random",
+)
+
+
+def panel(name: str) -> tuple[Problem, ...]:
+    """Return the problems of a panel, smallest first.
+
+    Args:
+        name: `quick` or `full`; `full` contains `quick`.
+
+    Raises:
+        UsageError: any other name.
+    """
+    if name not in ("quick", "full"):
+        msg = f"panel {name!r} is unknown: {nearest(name, ('quick', 'full'))}"
+        raise UsageError(msg)
+    return _quick() if name == "quick" else _full()
+
+
+@functools.cache
+def _quick() -> tuple[Problem, ...]:
+    return _sorted(Problem.parse(key) for key in _QUICK)
+
+
+@functools.cache
+def _full() -> tuple[Problem, ...]:
+    handwritten = (Problem.parse(key) for key in (*_QUICK, *_FULL))
+    pairs = (*_pairwise(_INDEX_AXES), *_pairwise(_PROBABILITY_AXES))
+    return _sorted(itertools.chain(handwritten, (Problem(**axes) for axes in pairs)))
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.elements))
+
+
+def _pairwise(axes: Mapping[str, Sequence[Axes]]) -> Iterator[Axes]:
+    """Yield settings in which every two values of two axes meet at least once (a greedy covering array)."""
+    choices = [(name, place) for name, values in axes.items() for place in range(len(values))]
+    uncovered = dict.fromkeys(pair for pair in itertools.combinations(choices, 2) if pair[0][0] != pair[1][0])
+    while uncovered:
+        setting = dict(next(iter(uncovered)))
+        for name in axes:
+            if name not in setting:
+                setting[name] = max(range(len(axes[name])), key=_gain(uncovered, setting, name))
+        for pair in itertools.combinations([(name, setting[name]) for name in axes], 2):
+            uncovered.pop(pair, None)
+        yield {key: value for name in axes for key, value in axes[name][setting[name]].items()}
+
+
+def _gain(uncovered: Mapping[Any, None], setting: Mapping[str, int], name: str) -> Callable[[int], int]:
+    """Return how many uncovered pairs each place of the axis `name` would cover, given what is set already."""
+
+    def gain(place: int) -> int:
+        new = (name, place)
+        return sum(((old, new) in uncovered) + ((new, old) in uncovered) for old in setting.items())
+
+    return gain

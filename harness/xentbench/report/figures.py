@@ -1,0 +1,132 @@
+"""Figures of a run, by matplotlib's object-oriented interface alone: no global figure, no screen, no state."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from xentbench.report import heatmap
+from xentbench.report.files import write_atomically
+from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, sweeps
+from xentbench.report.style import settings
+from xentbench.report.view import View
+from xentbench.spec import Phase, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from xentbench.report.view import RunLike
+
+DPI: Final = 150
+CLASSES: Final = "-classes"
+"""End of the name of a figure against the number of classes, beside one of all problems."""
+
+
+def latency(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
+    """Return latency in seconds, p05 to p95, with the floor: against C where the grid has curves, else by problem."""
+    return _figure(View.of(run), LATENCY, phase)
+
+
+def speedup(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
+    """Return the speed-up over F.cross_entropy with its intervals: against C where the grid has curves, else by problem."""
+    return _figure(View.of(run), SPEEDUP, phase)
+
+
+def memory(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
+    """Return peak memory in bytes, with the analytic minimum: against C where the grid has curves, else by problem."""
+    return _figure(View.of(run), MEMORY, phase)
+
+
+def summary(run: RunLike | View) -> Figure:
+    """Return one 16:9 picture of all implementations and problems in the headline phase."""
+    view = View.of(run)
+    with settings():
+        return heatmap.summary(view, _conditions(view))
+
+
+def figures(run: RunLike | View) -> dict[str, Figure]:
+    """Return every figure that the run has numbers for, by file name without ending; headline phase first.
+
+    A grid that has curves and other problems too gets both kinds: `latency-forward+backward-classes` beside
+    `latency-forward+backward`.
+    """
+    view = View.of(run)
+    drawings = {"summary": summary(view)} if len(view.implementations) and len(view.problems) else {}
+    phases = sorted(view.phases, key=lambda phase: phase != view.headline)
+    for measure in (SPEEDUP, LATENCY, MEMORY):
+        for phase in phases:
+            if not view.phase(phase)[measure.value].notna().any():
+                continue
+            curved, loose = _kinds(view)
+            if curved:
+                drawings[f"{measure.name}-{phase}{CLASSES if loose else ''}"] = _figure(view, measure, phase)
+            if loose:
+                drawings[f"{measure.name}-{phase}"] = _figure(view, measure, phase, curved=False)
+    return drawings
+
+
+def _kinds(view: View) -> tuple[bool, bool]:
+    """Return whether some problems lie on curves against C, and whether some do not."""
+    on_curves = sum(len(group) for _, group in sweeps(view.problems))
+    return on_curves > 0, on_curves < len(view.problems)
+
+
+def _figure(view: View, measure: Measure, phase: str, *, curved: bool | None = None) -> Figure:
+    if curved is None:
+        curved = _kinds(view)[0]
+    draw = curves if curved else intervals if measure is SPEEDUP else dots
+    with settings():
+        return draw(view, measure, phase, _subtitle(view, measure, phase))
+
+
+def _subtitle(view: View, measure: Measure, phase: str) -> str:
+    cells = view.phase(phase)
+    absent = int(cells[measure.value].isna().sum())
+    bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are 95 % intervals"}.get(measure, "")
+    failed = int((cells["status"] != Status.PASSED).sum())
+    why = f"{absent} of {len(cells)} cells have no number" + (f" ({failed} did not pass)" if failed else "")
+    return "  ·  ".join(filter(None, [_conditions(view), bars, why if absent else ""]))
+
+
+def _conditions(view: View) -> str:
+    """Return what all problems have in common: device, dtype, reduction."""
+    words = []
+    for name in ("device", "dtype", "reduction"):
+        values = list(dict.fromkeys(filter(None, view.problems[name])))
+        words += [f"reduction {values[0]}" if name == "reduction" else values[0]] if len(values) == 1 else []
+    threads = view.fact("threads")
+    words += [f"{threads} thread{'' if threads == '1' else 's'}"] if threads else []
+    return ", ".join(words)
+
+
+def encode(figure: Figure) -> tuple[str, bytes]:
+    """Return the figure as SVG text and PNG bytes; equal figures give equal bytes."""
+    vector, raster = io.StringIO(), io.BytesIO()
+    with settings():
+        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        # Laid out once is enough: positions are fractions of the figure, whatever its resolution.
+        figure.set_layout_engine("none")
+        figure.savefig(raster, format="png", dpi=DPI, metadata={"Software": None})
+    return vector.getvalue(), raster.getvalue()
+
+
+def save(drawings: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
+    """Write each figure as NAME.svg and NAME.png into `folder`, whole or not at all; return `{file name: path}`.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    return save_encoded({name: encode(figure) for name, figure in drawings.items()}, folder)
+
+
+def save_encoded(encoded: Mapping[str, tuple[str, bytes]], folder: Path) -> dict[str, Path]:
+    """Write figures that `encode` made, as `save` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, (vector, raster) in encoded.items():
+        paths[f"{name}.svg"] = write_atomically(folder / f"{name}.svg", vector)
+        paths[f"{name}.png"] = write_atomically(folder / f"{name}.png", raster)
+    return paths

@@ -1,0 +1,247 @@
+"""Ways to draw one measured quantity: curves against the number of classes, dots by problem, intervals by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from xentbench.report.style import INK, LIMIT, RULE, drawn, looks, sheet
+from xentbench.report.text import tick, times
+from xentbench.spec import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from xentbench.report.style import Look
+    from xentbench.report.view import View
+
+CONDITIONS: Final = ("dtype", "device", "logits", "reduction")
+MIN_CLASSES: Final = 3
+"""Fewest different numbers of classes that make a curve."""
+SUBTICKS: Final = (1.0, 2.0, 5.0)
+WIDE_DECADES: Final = 2.5
+"""Span of an axis, in decades, beyond which only powers of ten are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One quantity of the cells and how it is drawn.
+
+    Attributes:
+        name: of the files.
+        title: of the figures.
+        axis: label of its axis.
+        value: column.
+        ends: columns of the ends of its interval, or none.
+        floor: column of a bound that nothing can beat, or empty.
+        floor_label: what that bound is.
+        unit: SI unit, or `x` for a factor.
+    """
+
+    name: str
+    title: str
+    axis: str
+    value: str
+    ends: tuple[str, str] | None
+    floor: str
+    floor_label: str
+    unit: str
+
+    def tick(self, value: float, _place: int | None = None) -> str:
+        """Return the label of a tick."""
+        return times(value).replace(".00x", "x").replace("0x", "x") if self.unit == "x" else tick(value, self.unit)
+
+
+LATENCY: Final = Measure(
+    *("latency", "Latency", "latency of one call", "latency_s", ("latency_p05_s", "latency_p95_s")),
+    *("floor_s", "floor: bytes over bandwidth", "s"),
+)
+SPEEDUP: Final = Measure(
+    *("speedup", "Speed-up over F.cross_entropy", "speed-up", "speedup", ("speedup_low", "speedup_high")),
+    *("", "", "x"),
+)
+MEMORY: Final = Measure(
+    *("memory", "Peak memory", "peak memory beyond the inputs", "peak_bytes", None),
+    *("minimum_bytes", "analytic minimum", "B"),
+)
+
+
+def sweeps(problems: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the groups of problems that differ in their number of classes alone, each with its title.
+
+    Recorded workloads have one shape each and never make a curve.
+    """
+    groups = problems.groupby(["batch_size", *CONDITIONS], sort=False, dropna=False)
+    found = [group for _, group in groups if group["num_classes"].nunique() >= MIN_CLASSES]
+    varied = [name for name in CONDITIONS if len({row[name] for group in found for _, row in group.iterrows()}) > 1]
+    return [(_sweep_title(group.iloc[0], varied), group.sort_values("num_classes")) for group in found]
+
+
+def _sweep_title(first: pd.Series[Any], varied: Iterable[str]) -> str:
+    size = "unbatched" if np.isnan(first["batch_size"]) else f"N = {first['batch_size']:.0f}"
+    return ", ".join([size, *(str(first[name]) for name in varied)])
+
+
+def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
+    """Return the measure against the number of classes, both axes logarithmic, one panel a batch size."""
+    panels = sweeps(view.problems)
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    height = max(3.9 * rows + 1.0, 0.2 * len(view.implementations) + 2.2)
+    figure = sheet(view, (max(4.3 * columns + 2.9, 8.0), height), f"{measure.title}, {phase}", subtitle)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    cells, styles = view.phase(phase), looks(view)
+    for axes, (title, problems) in zip(grid.flat, panels, strict=False):
+        _curve_panel(axes, measure, cells, problems, styles)
+        axes.set_title(drawn(title, 60))
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(measure.axis)
+    _log_axis(grid[0, 0], measure, axis="y")
+    _legend(figure, measure, cells, styles)
+    return figure
+
+
+def _curve_panel(
+    axes: Axes, measure: Measure, cells: pd.DataFrame, problems: pd.DataFrame, styles: dict[str, Look]
+) -> None:
+    classes = problems["num_classes"].to_numpy(float)
+    axes.set_xscale("log")
+    # A little to the side of one another, in plan order: intervals at the same C would hide each other.
+    step = 10 ** (0.012 * np.log10(classes[-1] / classes[0]))
+    for place, (name, look) in enumerate(styles.items()):
+        rows = cells.loc[[(name, key) for key in problems.index]]
+        beside = classes * step ** ((place - (len(styles) - 1) / 2) / max(len(styles), 1) * 4)
+        _points(axes, measure, rows, beside, look, line=True)
+    if measure.floor:
+        floor = cells.groupby("problem")[measure.floor].max().reindex(problems.index).to_numpy(float)
+        axes.plot(classes, _positive(floor), color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    if measure.unit == "x":
+        axes.axhline(1.0, color=INK, linewidth=1.0)
+    axes.xaxis.set_major_locator(FixedLocator(list(classes)))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{value:.0f}" for value in classes]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    crowded = np.min(np.diff(np.log10(classes))) < 0.12 * np.log10(classes[-1] / classes[0])
+    axes.tick_params(axis="x", labelrotation=45 if crowded else 0)
+    axes.set_xlabel("number of classes C")
+
+
+def _positive(values: Any) -> Any:  # noqa: ANN401 - an array in, an array out
+    """Return `values` with what a logarithmic axis cannot show made NaN."""
+    return np.where(np.asarray(values, float) > 0, values, np.nan)
+
+
+def _points(
+    axes: Axes, measure: Measure, rows: pd.DataFrame, places: Any, look: Look, *, line: bool  # noqa: ANN401 - an array
+) -> None:
+    values = _positive(rows[measure.value].to_numpy(float))
+    if measure.ends:
+        low, high = (_positive(rows[end].to_numpy(float)) for end in measure.ends)
+        axes.vlines(places, low, high, color=look.colour, linewidth=1.1, alpha=0.8)
+    style = look.line if line else "none"
+    axes.plot(places, values, color=look.colour, marker=look.marker, markersize=4.5, linestyle=style, linewidth=1.2)
+
+
+def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
+    """Make an axis logarithmic, with few enough written ticks and SI prefixes."""
+    (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
+    low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
+    narrow = np.log10(high / low) < WIDE_DECADES
+    side = axes.yaxis if axis == "y" else axes.xaxis
+    side.set_major_locator(LogLocator(subs=SUBTICKS if narrow else (1.0,), numticks=12))
+    side.set_major_formatter(FuncFormatter(measure.tick))
+    side.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, measure: Measure, cells: pd.DataFrame, styles: dict[str, Look]) -> None:
+    """Name the implementations that were drawn, and the floor, to the right of all panels."""
+    shown = cells[measure.value].groupby("implementation").count()
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linestyle=look.line, linewidth=1.2)
+        for name, look in styles.items()
+        if shown[name]
+    ]
+    labels = [drawn(name) for name in styles if shown[name]]
+    if measure.floor and cells[measure.floor].notna().any():
+        handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2))
+        labels.append(measure.floor_label)
+    if measure.unit == "x":
+        handles.append(Line2D([], [], color=INK, linewidth=1.0))
+        labels.append("F.cross_entropy")
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, handlelength=3)
+
+
+def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
+    """Return the measure by problem, from few logits to many: for problems that lie on no common curve."""
+    cells, styles = view.phase(phase), looks(view)
+    problems = view.problems.sort_values("elements", kind="stable")
+    size = (max(1.55 * len(problems) + 3.2, 9.0), max(5.2, 0.2 * len(styles) + 2.2))
+    figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
+    axes = figure.subplots()
+    centres = np.arange(len(problems), dtype=float)
+    for place, (name, look) in enumerate(styles.items()):
+        beside = centres + (0.0 if len(styles) == 1 else 0.7 * (place / (len(styles) - 1) - 0.5))
+        _points(axes, measure, cells.loc[[(name, key) for key in problems.index]], beside, look, line=False)
+    if measure.floor:
+        floor = cells.groupby("problem")[measure.floor].max().reindex(problems.index).to_numpy(float)
+        axes.hlines(_positive(floor), centres - 0.45, centres + 0.45, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    for edge in centres[1:] - 0.5:
+        axes.axvline(edge, color=RULE, linewidth=0.8)
+    names = [drawn(name).replace(" (", "\n(", 1).replace(") ", ")\n", 1) for name in problems["name"]]
+    axes.set_xticks(list(centres), names)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(problems) - 0.5)
+    axes.set_ylabel(measure.axis)
+    axes.set_xlabel("problem, from few logits to many")
+    _log_axis(axes, measure, axis="y")
+    _legend(figure, measure, cells, styles)
+    return figure
+
+
+def intervals(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
+    """Return one panel a problem with every implementation's interval beside its name, or the word for why there is none."""
+    columns = min(3, len(view.problems))
+    rows = -(-len(view.problems) // columns)
+    names = [drawn(name) for name in view.implementations]
+    margin = 0.075 * max(map(len, names), default=0)
+    size = (3.3 * columns + margin + 0.4, rows * (0.2 * len(names) + 0.75) + 1.2)
+    figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    cells, styles = view.phase(phase), looks(view)
+    for axes, (key, name) in zip(grid.flat, view.problems["name"].items(), strict=False):
+        _interval_panel(axes, measure, cells.xs(key, level="problem"), styles)
+        axes.set_title(drawn(name, LIMIT))
+    for axes in list(grid.flat)[len(view.problems) :]:
+        axes.set_visible(False)
+    first = grid[0, 0]
+    first.set_yticks(range(len(names)), names)
+    first.set_ylim(len(names) - 0.4, -0.6)
+    _log_axis(first, measure, axis="x")
+    for axes in list(grid.flat)[max(0, len(view.problems) - columns) : len(view.problems)]:
+        axes.set_xlabel(measure.axis)
+        axes.tick_params(labelbottom=True)
+    return figure
+
+
+def _interval_panel(axes: Axes, measure: Measure, rows: pd.DataFrame, styles: dict[str, Look]) -> None:
+    axes.axvline(1.0, color=INK, linewidth=1.0)
+    axes.grid(visible=True, axis="x")
+    for place, (name, look) in enumerate(styles.items()):
+        row = rows.loc[name]
+        if np.isfinite(row[measure.value]):
+            if measure.ends and np.isfinite(row[list(measure.ends)].to_numpy(float)).all():
+                axes.hlines(place, row[measure.ends[0]], row[measure.ends[1]], color=look.colour, linewidth=2.2)
+            axes.plot([row[measure.value]], [place], color=look.colour, marker=look.marker, markersize=4.5)
+        else:
+            word = "not timed" if row["status"] == Status.PASSED else drawn(row["status"])
+            across = axes.get_yaxis_transform()
+            axes.text(0.03, place, word, transform=across, fontsize=7, va="center", style="italic", alpha=0.75)

@@ -1,0 +1,199 @@
+"""How each implementation stands: one entry a problem, one record an implementation, and the answer in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from xentbench.report.text import interval, listing, times
+from xentbench.report.view import MISSING, View, is_wrong
+from xentbench.spec import Grade, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RIGHT: Final = "right"
+DECLARED: Final = "declared"
+WRONG: Final = "wrong"
+UNTESTED: Final = "untested"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One implementation on one problem, as a table shows it.
+
+    Attributes:
+        text: the speed-up, `right` where it was judged and not timed, or the word for why there is none.
+        interval: of the speed-up, e.g. `[1.28, 1.37]`.
+        verdict: faster, slower, same or inconclusive; empty where nothing was timed.
+        kind: the verdict, or right, declared, wrong, untested.
+        grade: of its accuracy.
+        reason: one line for who asks why.
+        speedup: baseline's time over its own, NaN where nothing was timed.
+    """
+
+    text: str
+    interval: str = ""
+    verdict: str = ""
+    kind: str = UNTESTED
+    grade: str = ""
+    reason: str = ""
+    speedup: float = np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One implementation over all problems.
+
+    Attributes:
+        name: of the implementation.
+        entries: problem key to what a table shows, for the headline phase.
+        outcomes: problem key to right, declared, wrong or untested, over all phases.
+        grade: worst over the problems, declared deviations left out; empty where nothing was judged.
+        setup_s: longest set-up, in seconds.
+        memory_ratio: largest peak memory over the analytic minimum, in the headline phase.
+        labels: all that must be known of it.
+    """
+
+    name: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    grade: str = ""
+    setup_s: float = np.nan
+    memory_ratio: float = np.nan
+    labels: tuple[str, ...] = ()
+
+    def count(self, outcome: str) -> int:
+        """Return on how many problems it ended so."""
+        return list(self.outcomes.values()).count(outcome)
+
+    @property
+    def right(self) -> str:
+        """How many of the problems it is right on, e.g. `5/6`."""
+        return f"{self.count(RIGHT)}/{len(self.outcomes)}"
+
+
+def standings(view: View) -> tuple[Standing, ...]:
+    """Return how every implementation stands, in plan order."""
+    judged = {(row["implementation"], row["problem"]): row for row in view.verdicts.to_dict("records")}
+    timed = {(str(row["implementation"]), str(row["problem"])): row for row in _headline(view)}
+    statuses = view.cells.groupby(["implementation", "problem"], sort=False)["status"].agg(list).to_dict()
+    return tuple(_standing(view, name, judged, timed, statuses) for name in view.implementations)
+
+
+def _headline(view: View) -> list[dict[Any, Any]]:
+    return view.cells[view.cells["phase"] == view.headline].to_dict("records")
+
+
+def _standing(
+    view: View,
+    name: str,
+    judged: dict[tuple[str, str], dict[Any, Any]],
+    timed: dict[tuple[str, str], dict[Any, Any]],
+    statuses: dict[tuple[str, str], list[str]],
+) -> Standing:
+    keys = [(name, str(problem)) for problem in view.problems.index]
+    outcomes = {key[1]: _outcome(judged.get(key, {}), statuses.get(key, [])) for key in keys}
+    own = view.cells[view.cells["implementation"] == name]
+    headline = own[own["phase"] == view.headline]
+    return Standing(
+        name=name,
+        entries={key[1]: _entry(timed.get(key, {}), judged.get(key, {}), outcomes[key[1]]) for key in keys},
+        outcomes=outcomes,
+        grade=_grade([judged[key] for key in keys if key in judged] or own.to_dict("records")),
+        setup_s=float(own["setup_s"].max()),
+        memory_ratio=float(headline["memory_ratio"].max()),
+        labels=_labels(own["labels"], [judged[key]["labels"] for key in keys if key in judged]),
+    )
+
+
+def _outcome(verdict: dict[Any, Any], statuses: list[str]) -> str:
+    if verdict.get("deviations"):
+        return DECLARED
+    if is_wrong(verdict.get("status", "")) or any(is_wrong(status) for status in statuses):
+        return WRONG
+    seen = [status for status in [verdict.get("status", ""), *statuses] if status not in ("", MISSING)]
+    return RIGHT if Status.PASSED in seen else UNTESTED
+
+
+def _entry(cell: dict[Any, Any], verdict: dict[Any, Any], outcome: str) -> Entry:
+    status = cell.get("status") or verdict.get("status") or MISSING
+    if status == MISSING and verdict.get("status"):
+        status = verdict["status"]
+    grade = cell.get("grade") or verdict.get("grade") or ""
+    reason = cell.get("reason") or verdict.get("reason") or ""
+    speedup = cell.get("speedup", np.nan)
+    if status != Status.PASSED:
+        kind = outcome if is_wrong(status) and outcome in (WRONG, DECLARED) else UNTESTED
+        return Entry(status, kind=kind, grade=grade, reason=reason)
+    if not np.isfinite(speedup):
+        return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason)
+    bounds = interval(cell["speedup_low"], cell["speedup_high"])
+    said = cell["verdict"] or "inconclusive"
+    return Entry(times(speedup), bounds, said, said, grade, reason, float(speedup))
+
+
+def _grade(rows: list[dict[Any, Any]]) -> str:
+    known = set(Grade)
+    held = [Grade(row["grade"]) for row in rows if not row.get("deviations") and row.get("grade") in known]
+    return str(Grade.worst(held) or "")
+
+
+def _labels(*columns: pd.Series[Any] | list[str]) -> tuple[str, ...]:
+    words = [word.strip() for column in columns for text in column for word in str(text).split(",")]
+    return tuple(dict.fromkeys(filter(None, words)))
+
+
+def answer(view: View, stands: tuple[Standing, ...]) -> str:
+    """Return the run's result in one or two sentences: who is right, and who is fastest on the largest problem."""
+    if not stands:
+        return "Nothing was run."
+    return " ".join(filter(None, [_who_is_right(stands, len(view.problems)), _who_is_fastest(view, stands)]))
+
+
+def _who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
+    groups: dict[str, list[str]] = {}
+    for stand in stands:
+        groups.setdefault(_summing_up(stand), []).append(stand.name)
+    everywhere = len(groups.pop(RIGHT, []))
+    noun = "implementation" if len(stands) == 1 else "implementations"
+    of_problems = "the one problem" if problems == 1 else f"all {problems} problems"
+    clauses = [f"{everywhere or 'none'} {'is' if everywhere <= 1 else 'are'} right on {of_problems}"]
+    said = {
+        "partly": "right wherever asked and able: {}",
+        DECLARED: "deviating as declared: {}",
+        WRONG: "wrong or failing somewhere: {}",
+        UNTESTED: "not tested: {}",
+    }
+    clauses += [said[key].format(listing(groups[key])) for key in said if key in groups]
+    return f"Of {len(stands)} {noun} {'; '.join(clauses)}."
+
+
+def _summing_up(stand: Standing) -> str:
+    for outcome in (WRONG, DECLARED):
+        if stand.count(outcome):
+            return outcome
+    if not stand.count(RIGHT):
+        return UNTESTED
+    return "partly" if stand.count(UNTESTED) else RIGHT
+
+
+def _who_is_fastest(view: View, stands: tuple[Standing, ...]) -> str:
+    cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
+    if cells.empty:
+        return ""
+    largest = cells.loc[cells["elements"].fillna(0).idxmax(), "problem"]
+    there = cells[cells["problem"] == largest].sort_values("speedup", ascending=False)
+    best = there.iloc[0]
+    place = f"{view.headline} at {view.problems.at[largest, 'name']}"
+    if not (there["verdict"] == "faster").any():
+        return f"None is shown to be faster than F.cross_entropy, {place}."
+    best = there[there["verdict"] == "faster"].iloc[0]
+    # Overlapping intervals do not prove equality; they only forbid naming one winner.
+    near = there[(there["speedup_high"] >= best["speedup_low"]) & (there.index != best.name)]
+    bounds = interval(best["speedup_low"], best["speedup_high"])
+    close = f" (not told apart from {listing(list(near['implementation']))})" if len(near) else ""
+    chosen = next(stand.name for stand in stands if stand.name == best["implementation"])
+    return f"Fastest {place}: {chosen}, {times(best['speedup'])} {bounds} the speed of F.cross_entropy{close}."

@@ -1,0 +1,224 @@
+"""What every form of a report starts from: a run's rows, complete, typed and in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import pandas as pd
+
+from xentbench.report.text import plain
+from xentbench.spec import Phase, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+TEXT_COLUMNS: Final = (
+    *("implementation", "problem", "label", "size_label", "dtype", "device", "logits", "reduction"),
+    *("phase", "status", "reason", "labels", "grade", "verdict"),
+)
+NUMBER_COLUMNS: Final = (
+    *("batch_size", "num_classes", "elements", "ratio", "ratio_low", "ratio_high"),
+    *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "rounds", "workers", "cpu_share"),
+    *("minor_faults", "peak_bytes", "minimum_bytes", "floor_s", "setup_s"),
+)
+PROBLEM_COLUMNS: Final = (
+    *("label", "size_label", "dtype", "device", "logits", "reduction", "batch_size", "num_classes", "elements"),
+)
+VERDICT_TEXT: Final = (
+    *("implementation", "problem", "label", "status", "grade", "reason", "deviations", "labels", "reproduce"),
+)
+VERDICT_NUMBERS: Final = ("checks", "bound_ratio", "error_ulp")
+KEYS: Final = ["implementation", "problem", "phase"]
+MISSING: Final = "missing"
+"""Shown as the status of a cell that a run should have and has not: never a blank."""
+MISSING_REASON: Final = "no record of this cell: the run ended before it"
+
+
+class RunLike(Protocol):
+    """What a report needs of a run; `xentbench.results.Run` is one."""
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run."""
+
+    @property
+    def id(self) -> str:
+        """Name of the run."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was run, when, where."""
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row a (implementation, problem, phase)."""
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """One row a (implementation, problem)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run made ready for reading; whatever was absent from it is empty here, never absent.
+
+    Attributes:
+        id: name of the run.
+        info: as the run's.
+        cells: all columns, one row for each of implementations x problems x phases in that order, and derived
+            `speedup`, `speedup_low`, `speedup_high` (baseline's time over its own) and `memory_ratio` (peak over the
+            analytic minimum).
+        verdicts: all columns, one row a judged (implementation, problem).
+        implementations: names, in plan order.
+        problems: one row a problem in plan order, indexed by key, with a unique `name` for tables and figures.
+        phases: in the order of `Phase`.
+    """
+
+    id: str
+    info: dict[str, Any]
+    cells: pd.DataFrame
+    verdicts: pd.DataFrame
+    implementations: tuple[str, ...]
+    problems: pd.DataFrame
+    phases: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: RunLike | View) -> View:
+        """Return the view of `run`; a view is returned as it is."""
+        if isinstance(run, View):
+            return run
+        info = run.info if isinstance(run.info, dict) else {}
+        cells = _typed(run.cells, TEXT_COLUMNS, NUMBER_COLUMNS).drop_duplicates(KEYS, keep="last")
+        verdicts = _typed(run.verdicts, VERDICT_TEXT, VERDICT_NUMBERS)
+        names = _implementations(info, cells, verdicts)
+        problems = _problems(cells, verdicts)
+        phases = tuple(sorted(set(cells["phase"]) - {""}, key=_phase_rank))
+        complete = _derive(_complete(cells, verdicts, info, (names, tuple(problems.index), phases)))
+        return cls(plain(run.id), info, complete, verdicts, names, problems, phases)
+
+    @property
+    def headline(self) -> str:
+        """The phase that speaks for all: forward+backward, else the last that was run; empty where none was."""
+        return Phase.FORWARD_BACKWARD if Phase.FORWARD_BACKWARD in self.phases else "".join(self.phases[-1:])
+
+    def phase(self, phase: str) -> pd.DataFrame:
+        """Return the cells of one phase, indexed by (implementation, problem), both unique."""
+        return self.cells[self.cells["phase"] == phase].set_index(["implementation", "problem"])
+
+    def fact(self, name: str) -> str:
+        """Return one fact of the run's environment as text, empty where it is unknown."""
+        environment = self.info.get("environment")
+        return plain(environment.get(name)) if isinstance(environment, dict) else ""
+
+    def facts(self) -> dict[str, str]:
+        """Return all facts of the run's environment."""
+        environment = self.info.get("environment")
+        items = environment.items() if isinstance(environment, dict) else ()
+        return {plain(key): plain(value) for key, value in items}
+
+    def lines(self, name: str) -> list[str]:
+        """Return a list of texts from the run's info, e.g. `warnings`; empty where it is absent."""
+        value = self.info.get(name)
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else []
+
+    def described(self) -> list[dict[str, str]]:
+        """Return the descriptions of implementations as texts."""
+        listed = self.info.get("implementations")
+        records = listed if isinstance(listed, (list, tuple)) else ()
+        return [{str(k): plain(v) for k, v in record.items()} for record in records if isinstance(record, dict)]
+
+
+def is_wrong(status: str) -> bool:
+    """Return whether a status means that something is wrong; a word that is no `Status` counts as wrong, save `missing`."""
+    try:
+        return Status(status).is_wrong
+    except ValueError:
+        return status not in ("", MISSING)
+
+
+def _typed(frame: pd.DataFrame | None, texts: Iterable[str], numbers: Iterable[str]) -> pd.DataFrame:
+    source = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame()
+    columns: dict[str, pd.Series[Any]] = {}
+    for name in texts:
+        values = source[name] if name in source else pd.Series("", index=source.index)
+        columns[name] = pd.Series([plain(value) for value in values], index=source.index, dtype=object)
+    for name in numbers:
+        values = source[name] if name in source else pd.Series(np.nan, index=source.index)
+        number = pd.to_numeric(values, errors="coerce").astype(float)
+        columns[name] = number.where(np.isfinite(number))
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def _implementations(info: dict[str, Any], cells: pd.DataFrame, verdicts: pd.DataFrame) -> tuple[str, ...]:
+    asked = dict.fromkeys([*cells["implementation"], *verdicts["implementation"]])
+    listed = info.get("implementations")
+    records = [record for record in listed if isinstance(record, dict)] if isinstance(listed, (list, tuple)) else []
+    planned = [
+        name
+        for record in records
+        if (name := plain(record.get("name"))) in asked or record.get("status", Status.PASSED) != Status.PASSED
+    ]
+    return tuple(name for name in dict.fromkeys([*planned, *asked]) if name)
+
+
+def _problems(cells: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    rows = pd.concat([cells[["problem", *PROBLEM_COLUMNS]], verdicts[["problem", "label"]]])
+    rows = rows[rows["problem"] != ""].drop_duplicates("problem").set_index("problem")
+    rows = rows.fillna(dict.fromkeys(set(PROBLEM_COLUMNS) & set(TEXT_COLUMNS), ""))
+    labels = [label or key for key, label in rows["label"].items()]
+    # Two problems may differ only in what a label leaves out; a column each still needs a name of its own.
+    repeats = [labels[:place].count(label) for place, label in enumerate(labels)]
+    names = [f"{label} #{n + 1}" if n else label for label, n in zip(labels, repeats, strict=True)]
+    product = rows["batch_size"].fillna(1) * rows["num_classes"]
+    return rows.assign(name=names, label=labels, elements=rows["elements"].fillna(product))
+
+
+def _phase_rank(phase: str) -> tuple[int, str]:
+    order = [str(known) for known in Phase]
+    return (order.index(phase) if phase in order else len(order), phase)
+
+
+def _complete(
+    cells: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    info: dict[str, Any],
+    axes: tuple[tuple[str, ...], tuple[Any, ...], tuple[str, ...]],
+) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product(axes, names=KEYS)
+    full = cells.set_index(KEYS).reindex(index).reset_index()
+    texts = [name for name in TEXT_COLUMNS if name not in KEYS]
+    full[texts] = full[texts].fillna("")
+    blank = full["status"] == ""
+    explained = _explanations(verdicts, info)
+    for row in full.index[blank]:
+        name, problem = full.at[row, "implementation"], full.at[row, "problem"]
+        status, reason = explained.get((name, problem)) or explained.get((name, "")) or (MISSING, MISSING_REASON)
+        full.loc[row, ["status", "reason"]] = [status, reason]
+    return full
+
+
+def _explanations(verdicts: pd.DataFrame, info: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return why (implementation, problem), or all of an implementation (problem `""`), has no cell."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    listed = info.get("implementations")
+    for record in listed if isinstance(listed, (list, tuple)) else ():
+        if isinstance(record, dict) and record.get("status", Status.PASSED) != Status.PASSED:
+            found[plain(record.get("name")), ""] = plain(record.get("status")), plain(record.get("reason"))
+    for row in verdicts.to_dict("records"):
+        if row["status"] not in ("", Status.PASSED):
+            found[row["implementation"], row["problem"]] = row["status"], row["reason"]
+    return found
+
+
+def _derive(cells: pd.DataFrame) -> pd.DataFrame:
+    positive = cells[["ratio", "ratio_low", "ratio_high"]].where(lambda frame: frame > 0)
+    minimum = cells["minimum_bytes"].where(cells["minimum_bytes"] > 0)
+    return cells.assign(
+        speedup=1 / positive["ratio"],
+        speedup_low=1 / positive["ratio_high"],
+        speedup_high=1 / positive["ratio_low"],
+        memory_ratio=cells["peak_bytes"] / minimum,
+    )

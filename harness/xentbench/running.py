@@ -1,0 +1,121 @@
+"""From a plan to a finished run on disk, and from two names to a comparison: what the verbs do, without the showing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xentbench import compare as comparing
+from xentbench import console, environment, options, planning, report, results, sweep
+from xentbench.spec import Status, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xentbench.compare import Difference
+    from xentbench.planning import Plan
+    from xentbench.results import Journal, Run
+    from xentbench.sweep import Watch
+
+
+def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids: Sequence[str]) -> Run:
+    """Run the sweep, write its report, and return the run as it was read back from the disk."""
+    started, start_s = dt.datetime.now(dt.UTC), time.monotonic()
+    info = head(plan, journal, preset_name, grids) | {"started": started.isoformat(timespec="seconds")}
+    journal.head(info)
+    try:
+        sweep.Sweep(plan, journal, watch).run()
+    finally:
+        # The seed was secret while anything could be asked; it is written when nothing can any more, Ctrl-C included.
+        journal.head(info | {"seed": plan.seed, "wall_s": time.monotonic() - start_s})
+    run = results.read(journal.folder)
+    report.write(run, journal.folder)
+    return run
+
+
+def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -> dict[str, Any]:
+    """Return what `run.json` says of the plan and of its conditions."""
+    devices = sorted({problem.device for problem in plan.problems})
+    settings = environment.describe(
+        threads=plan.threads, allocator=plan.allocator, pinned=plan.pinned, device=",".join(devices)
+    )
+    entries = [
+        {
+            "name": entry.name,
+            "origin": entry.origin,
+            "status": entry.status,
+            "reason": entry.reason,
+            "summary": entry.summary,
+            "reference": entry.reference,
+        }
+        for entry in plan.implementations
+    ]
+    return {
+        "run": journal.run,
+        "contract": "cross_entropy",
+        "preset": preset_name,
+        "budget_s": plan.preset.budget_s,
+        "workers": plan.preset.workers,
+        "baseline": "F.cross_entropy",
+        "grids": list(grids),
+        "warnings": list(plan.warnings),
+        "environment": settings,
+        "implementations": entries,
+        "plan": {
+            "problems": [problem.key for problem in plan.problems],
+            "implementations": [entry.name for entry in plan.implementations],
+            "phases": list(plan.phases),
+        },
+    }
+
+
+def record(run: Run) -> dict[str, Any]:
+    """Return the object of `bench --json`: every cell with its documented columns, nulls where nothing was measured."""
+    cells = run.cells.astype(object).where(run.cells.notna(), None).to_dict("records")
+    for cell in cells:
+        cell["labels"] = [label for label in str(cell["labels"] or "").split(",") if label]
+    return {"run": run.id, "path": str(run.path), "cells": cells}
+
+
+def is_wrong(run: Run) -> bool:
+    """Whether any cell ended in something that is wrong and not declared."""
+    wrong = run.cells["status"].map(lambda status: Status(status).is_wrong)
+    declared = run.cells["labels"].str.contains("declared-deviation", na=False)
+    return bool((wrong & ~declared).any())
+
+
+def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
+    """Compare two runs where both names are runs, else two implementations.
+
+    Raises:
+        UsageError: neither.
+        EnvironmentMismatchError: runs of unlike environments.
+    """
+    folder = Path(how["results"])
+    stored = [_run_or_none(name, folder) for name in (first, second)]
+    if stored[0] is not None and stored[1] is not None:
+        one, other = (results.read(path) for path in stored if path is not None)
+        return comparing.runs(one, other, force=how["force"])
+    if any(stored):
+        msg = f"compare expected two runs or two implementations, got one of each: {first!r} and {second!r}"
+        raise UsageError(msg)
+    phases = options.phases(how["phase_names"])
+    posed = planning.pose(options.wanted(asked, "smoke"), asked["logits_file"])
+    keys = [problem.key for problem in posed.problems]
+    pair = [options.chosen([name], [], [], keys) for name in (first, second)]
+    if any(len(entries) != 1 for entries in pair):
+        msg = f"compare expected one implementation a side, got {[len(entries) for entries in pair]}: give exact names"
+        raise UsageError(msg)
+    preset = planning.capped(planning.PRESETS["default"], None, how["workers"])
+    plan = planning.make(posed, [*pair[0], *pair[1]], phases, preset, options.fresh_seed(how["seed"]))
+    with console.progressing(console.errors()) as watch:
+        return comparing.implementations(pair[0][0], pair[1][0], plan, watch)
+
+
+def _run_or_none(name: str, folder: Path) -> Path | None:
+    try:
+        return results.find(name, folder)
+    except UsageError:
+        return None

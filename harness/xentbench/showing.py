@@ -1,0 +1,144 @@
+"""What a person sees on the terminal at the end of a verb. Text of strangers is shown as text, never as markup."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from xentbench import environment
+from xentbench.console import errors, printable
+from xentbench.spec import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from xentbench.checking import Checked
+    from xentbench.compare import Difference
+    from xentbench.planning import Plan, Posed
+    from xentbench.results import Run
+    from xentbench.selftest import Scored
+    from xentbench.spec import Description
+
+_SHOWN_FAILURES = 3
+
+
+def _out() -> Console:
+    return Console(highlight=False)
+
+
+def implementations(found: Sequence[Description]) -> None:
+    """Print the table of `list`."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("name", "origin", "status", "what it is"):
+        table.add_column(title, overflow="fold")
+    for entry in found:
+        status = "ok" if entry.status == "passed" else f"{entry.status}: {entry.reason}"
+        table.add_row(*map(printable, (entry.name, entry.origin, status, entry.summary)))
+    _out().print(table)
+
+
+def listed(entry: Description) -> dict[str, Any]:
+    """Return the entry of `list --json`."""
+    return {"name": entry.name, "origin": entry.origin, "status": entry.status, "reason": entry.reason}
+
+
+def checked(entries: Sequence[Checked], posed: Posed, seed: int) -> None:
+    """Print the table of `parity`, the failures with what reproduces them, and the seed."""
+    out = _out()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("implementation", "verdict", "grade", "by dtype", "checks", "error/bound", "refused", "labels"):
+        table.add_column(title, overflow="fold")
+    for entry in entries:
+        ratio = "" if entry.bound_ratio is None else f"{entry.bound_ratio:.2g}"
+        dtypes = " ".join(f"{dtype} {grade}" for dtype, grade in entry.grades.items())
+        refused = str(len(entry.refused) or "")
+        row = (entry.entry.name, entry.verdict, entry.grade or "", dtypes, str(entry.checks), ratio, refused)
+        table.add_row(*map(printable, (*row, " ".join(entry.labels))))
+    out.print(table)
+    for entry in entries:
+        _failures(out, entry)
+    for key, reason in posed.skipped.items():
+        out.print(f"skipped {printable(key)}: {printable(reason)}", soft_wrap=True)
+    out.print(f"seed {seed} replays this run", style="dim")
+
+
+def _failures(out: Console, entry: Checked) -> None:
+    if not entry.failures:
+        return
+    out.print(f"\n[bold]{printable(entry.entry.name)}[/bold]: {len(entry.failures)} failures")
+    for failure in entry.failures[:_SHOWN_FAILURES]:
+        out.print(f"  {printable(failure['quantity'])}: {printable(failure['message'])}", soft_wrap=True)
+        if failure["reproduce"]:
+            out.print(f"    {printable(failure['reproduce'])}", style="dim", soft_wrap=True)
+    if len(entry.failures) > _SHOWN_FAILURES:
+        out.print(f"  … and {len(entry.failures) - _SHOWN_FAILURES} more (--json FILE holds all of them)", style="dim")
+
+
+def plan(made: Plan) -> None:
+    """Print cells, bytes and estimated time before the work starts."""
+    minutes = made.estimate_s(environment.usable_cores()) / 60
+    errors().print(
+        f"{made.cells} cells: {len(made.implementations)} implementations x {len(made.problems)} problems x "
+        f"{len(made.phases)} phases; at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
+        f"about {minutes:.1f} min (budget {made.preset.budget_s / 60:.1f})",
+        soft_wrap=True,
+    )
+    for text in (*made.warnings, *(f"skipped {key}: {reason}" for key, reason in made.skipped.items())):
+        errors().print(f"[yellow]note[/yellow] {printable(text)}", soft_wrap=True)
+
+
+def bench(run: Run, folder: Path | None = None) -> None:
+    """Print the table of a run and where its report is."""
+    from xentbench import report  # noqa: PLC0415 - matplotlib: only where there is a run to show
+
+    out = _out()
+    for table in report.terminal(run, out.width):
+        out.print(table)
+    for note in run.damage:
+        out.print(printable(note), style="yellow", soft_wrap=True)
+    out.print(f"report: {printable(str((folder or run.path) / 'report.html'))}", soft_wrap=True)
+
+
+def differences(found: Sequence[Difference]) -> None:
+    """Print the table of `compare`."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("implementation", "problem", "phase", "time of second over first", "outcome", "reason"):
+        table.add_column(title, overflow="fold")
+    for entry in found:
+        shown = "" if entry.ratio is None else f"{entry.ratio:.3f} [{entry.ratio_low:.3f}, {entry.ratio_high:.3f}]"
+        problem = entry.problem.partition(":")[2]
+        row = (entry.implementation, problem, entry.phase, shown, entry.outcome, entry.reason)
+        table.add_row(*map(printable, row))
+    _out().print(table)
+
+
+def difference(entry: Difference) -> dict[str, Any]:
+    """Return the entry of `compare --json`."""
+    return dataclasses.asdict(entry)
+
+
+def comparison_exit(found: Sequence[Difference], *, inconclusive_passes: bool) -> int:
+    """Return the exit code of `compare`: 1 where anything is worse, 3 where something stays inconclusive, else 0."""
+    outcomes = {entry.outcome for entry in found}
+    if Outcome.WORSE in outcomes:
+        return 1
+    if Outcome.INCONCLUSIVE in outcomes or not outcomes:
+        told = "nothing could be compared" if not outcomes else "some cells stay inconclusive"
+        errors().print(f"{told}: spend more (--workers) or accept it (--inconclusive pass)")
+        return 0 if inconclusive_passes else 3
+    return 0
+
+
+def scores(lines: Sequence[Scored], seed: int) -> None:
+    """Print the table of `selftest`."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("", "tried", "expected", "seen"):
+        table.add_column(title)
+    for line in lines:
+        table.add_row("ok" if line.passed else "WRONG", line.name, line.expected, line.seen)
+    _out().print(table)
+    _out().print(f"seed {seed} replays this", style="dim")

@@ -1,0 +1,121 @@
+"""Estimators, intervals and decisions: pure functions of samples. Nothing here reads a clock or a file.
+
+The ratio is always time over the baseline's time, measured call by call in the same process; it is estimated by the
+median of per-round log ratios, whose exact interval comes from order statistics (the sign test inverted), since means
+and bootstraps of such times declare identical code different (docs/timing.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import stats
+
+from xentbench.spec import Comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+WITHIN_CONFIDENCE: Final = 0.99
+"""Within a worker: 95 % over five looks by the union bound."""
+ACROSS_CONFIDENCE: Final = 0.95
+DIFFERENT_MARGIN: Final = 0.01
+"""`faster` and `slower` lie wholly beyond this distance from 1: identical code was never called different at it."""
+SAME_MARGIN: Final = 0.02
+LEAST_ROUNDS: Final = 8
+"""Fewest rounds for which a 99 % sign interval exists: 2 x 2^-8 < 1 %."""
+LOOKS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of a worker's budget at which the width of its interval is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate of a ratio with its interval: `low <= ratio <= high`, all positive."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width on the log scale: 0.01 is one per cent."""
+        return (math.log(self.high) - math.log(self.low)) / 2 if 0 < self.low and math.isfinite(self.high) else math.inf
+
+
+UNKNOWN: Final = Interval(math.nan, 0.0, math.inf)
+
+
+def log_ratios(wall_ns: npt.NDArray[np.int64], arm: int = 1, baseline: int = 0) -> Floats:
+    """Return per-round `log(arm / baseline)` of times `(rounds, arms)`; rounds with a reading of 0 ns are left out."""
+    times = wall_ns[(wall_ns > 0).all(axis=1)].astype(np.float64)
+    ratios: Floats = np.log(times[:, arm]) - np.log(times[:, baseline])
+    return ratios
+
+
+def keep(wall_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return a burst without its first round, or first two of more than eight: they find caches as others left them."""
+    return wall_ns[2 if len(wall_ns) > LEAST_ROUNDS else 1 :]
+
+
+def median_interval(logs: Floats, confidence: float = WITHIN_CONFIDENCE) -> Interval:
+    """Return the median ratio and its exact order-statistic interval.
+
+    `(x_(k), x_(n+1-k))` covers the median with probability `1 - 2 P(B <= k-1)`, `B ~ Binomial(n, 1/2)`; the largest k
+    that keeps the confidence is taken. Fewer samples than any k allows give an interval of `(0, inf)`.
+    """
+    count = len(logs)
+    if count == 0:
+        return UNKNOWN
+    ordered, tail = np.sort(logs), (1 - confidence) / 2
+    k = int(stats.binom.ppf(tail, count, 0.5))
+    if stats.binom.cdf(k, count, 0.5) <= tail:
+        k += 1
+    middle = math.exp(float(np.median(ordered)))
+    if k < 1:
+        return Interval(middle, 0.0, math.inf)
+    return Interval(middle, math.exp(ordered[k - 1]), math.exp(ordered[count - k]))
+
+
+def across_workers(medians: Floats, confidence: float = ACROSS_CONFIDENCE) -> Interval:
+    """Return the mean of the workers' log medians and its t interval: processes are a level of variation of their own."""
+    count = len(medians)
+    if count < 2:  # noqa: PLR2004 - one worker has no spread
+        return UNKNOWN
+    centre, error = float(np.mean(medians)), float(stats.sem(medians))
+    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error
+    return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach))
+
+
+def combine(workers: Sequence[Floats]) -> Interval:
+    """Return the estimate over all workers' log ratios: of the interval within and the one across, the wider."""
+    measured = [logs for logs in workers if len(logs)]
+    if not measured:
+        return UNKNOWN
+    within = median_interval(np.concatenate(measured))
+    if len(measured) == 1:
+        return within
+    across = across_workers(np.array([np.median(logs) for logs in measured]))
+    return within if within.half_width > across.half_width else across
+
+
+def compare(interval: Interval, workers: int, margin: float = DIFFERENT_MARGIN) -> Comparison:
+    """Return what the interval shows; one worker alone can never show `same`."""
+    if interval.low > 1 + margin:
+        return Comparison.SLOWER
+    if interval.high < 1 / (1 + margin):
+        return Comparison.FASTER
+    inside = interval.low > 1 / (1 + SAME_MARGIN) and interval.high < 1 + SAME_MARGIN
+    return Comparison.SAME if inside and workers > 1 else Comparison.INCONCLUSIVE
+
+
+def next_look(spent: float, taken: int) -> int | None:
+    """Return the number of looks that are due once this share of the budget is spent, if more than `taken`, else None."""
+    due = sum(1 for look in LOOKS if spent >= look)
+    return due if due > taken else None

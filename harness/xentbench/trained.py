@@ -1,0 +1,222 @@
+"""The two built-in workloads, `digits` and `text`: models trained here for seconds, and their logits on held-out rows.
+
+They are trained with `F.cross_entropy`, on one thread, then kept in the user's cache folder: one machine and one torch
+version give the same bytes each time, another machine may give others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import math
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
+from xentbench.inputs import Recorded
+from xentbench.recordings import fingerprint, from_file, read_metadata, save
+from xentbench.spec import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+Model = Callable[[torch.Tensor], torch.Tensor]
+Trainer = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+RECIPE: Final = 1
+"""Number of the recipes below; raise it when one changes, so that no older cache is taken for it."""
+SEED: Final = 0
+
+DIGITS_ROWS, DIGITS_HIDDEN, DIGITS_CLASSES = 512, 256, 10
+TEXT_ROWS, TEXT_WORDS, TEXT_CONTEXT, TEXT_WIDTH = 128, 8192, 3, 128
+TEXT_HELD_OUT = 16
+"""One paragraph of so many is held out."""
+
+
+class WorkloadUnavailableError(RuntimeError):
+    """This installation lacks what a workload is made from; the message is the reason, for a skipped row."""
+
+
+def digits() -> Recorded:
+    """Return the logits of a small classifier of handwritten digits, for rows that it was not trained on.
+
+    The classifier of the classic tutorial (`d → 256 → 10`, ReLU), trained for about a second on scikit-learn's bundled
+    digits (8 by 8 pixels; Alpaydin and Kaynak 1998), or taken from the cache.
+
+    Returns:
+        logits float32 `(512, 10)`, target int64 `(512,)`, no weight.
+
+    Raises:
+        WorkloadUnavailableError: scikit-learn is not installed, and nothing is cached.
+    """
+    return _trained("digits")
+
+
+def text() -> Recorded:
+    """Return the logits of a small language model of the Python documentation, for words that it was not trained on.
+
+    Three words, each embedded in 128 dimensions, → 128 (tanh) → the 8192 commonest words, output and input embedding
+    tied (Bengio et al. 2003; Press and Wolf 2017), trained for seconds on one thread on the text that ships with
+    CPython (`pydoc_data.topics`), or taken from the cache. Class 0 stands for every other word. No paragraph of the
+    held-out rows was trained on, repeated ones included.
+
+    Returns:
+        logits float32 `(128, 8192)`, target int64 `(128,)`, no weight.
+
+    Raises:
+        WorkloadUnavailableError: this Python ships without `pydoc_data`, and nothing is cached.
+    """
+    return _trained("text")
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder of trained workloads: in `XDG_CACHE_HOME` if that is absolute, else `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # a user without a home: a folder that cannot exist, hence no cache
+            base = Path(os.devnull)
+    return base / "xentbench" / "workloads"
+
+
+def _trained(name: str) -> Recorded:
+    """Return a private copy, so that nobody's writing reaches the next one who asks."""
+    kept = _kept(name, cache_folder())
+    return dataclasses.replace(kept, logits=kept.logits.clone(), target=kept.target.clone())
+
+
+@functools.cache
+def _kept(name: str, folder: Path) -> Recorded:
+    """Take a workload from the cache, or train it and cache it; a cache that cannot be used costs time, no more."""
+    path = folder / f"{name}-recipe{RECIPE}-torch{torch.__version__}-python{platform.python_version()}.safetensors"
+    with contextlib.suppress(UsageError):
+        cached = from_file(path)
+        if read_metadata(path).get("sha256") == cached.sha256:
+            return cached
+    with _one_thread():
+        logits, target = _TRAINERS[name](torch.Generator().manual_seed(SEED))
+    recorded = Recorded(logits, target, None, fingerprint(logits, target, None))
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        save(path, logits, target, None, sha256=recorded.sha256)
+    return recorded
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, with gradients: the order of additions, and with it the result, is the same each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    data = _import("sklearn.datasets", "the digits workload needs scikit-learn: pip install 'xentbench[workloads]'")
+    pixels, labels = data.load_digits(return_X_y=True)
+    inputs, target = torch.from_numpy(pixels).float() / 16.0, torch.from_numpy(labels).long()
+    order = torch.randperm(len(target), generator=generator)
+    held_out, rest = order[:DIGITS_ROWS], order[DIGITS_ROWS:]
+    first, second = (
+        _uniform(64, DIGITS_HIDDEN, generator=generator),
+        _uniform(DIGITS_HIDDEN, DIGITS_CLASSES, generator=generator),
+    )
+    shifts = torch.zeros(DIGITS_HIDDEN, requires_grad=True), torch.zeros(DIGITS_CLASSES, requires_grad=True)
+
+    def model(rows: torch.Tensor) -> torch.Tensor:
+        return torch.relu(rows @ first + shifts[0]) @ second + shifts[1]
+
+    batches = _batches(len(rest), size=64, steps=300, generator=generator)
+    _fit(model, [first, second, *shifts], inputs[rest], target[rest], batches, rate=3e-3)
+    return model(inputs[held_out]).detach(), target[held_out]
+
+
+def _train_text(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, held_out = _text_rows()
+    words = torch.randn(TEXT_WORDS, TEXT_WIDTH, generator=generator).mul_(0.1).requires_grad_()
+    mixing = _uniform(TEXT_CONTEXT * TEXT_WIDTH, TEXT_WIDTH, generator=generator)
+    shift = torch.zeros(TEXT_WIDTH, requires_grad=True)
+    # Starts from how common each word is, so that the few steps there are go into what the context tells.
+    frequencies = torch.bincount(rows[:, -1], minlength=TEXT_WORDS) + 0.5
+    common = (frequencies / frequencies.sum()).log().requires_grad_()
+
+    def model(context: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(words[context].flatten(1) @ mixing + shift) @ words.T + common
+
+    batches = _batches(len(rows), size=512, steps=100, generator=generator)
+    _fit(model, [words, mixing, shift, common], rows[:, :-1], rows[:, -1], batches, rate=4e-3)
+    chosen = held_out[torch.randperm(len(held_out), generator=generator)[:TEXT_ROWS]]
+    return model(chosen[:, :-1]).detach(), chosen[:, -1].clone()
+
+
+def _text_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return int64 rows of word numbers, the preceding words and then the word itself: to train on, and held out."""
+    source = _import("pydoc_data.topics", "the text workload needs pydoc_data, which this Python ships without")
+    paragraphs = dict.fromkeys(part for topic in source.topics.values() for part in re.split(r"\n\s*\n", topic))
+    lines = [words for paragraph in paragraphs if (words := paragraph.split())]
+    commonest = Counter(word for words in lines for word in words).most_common(TEXT_WORDS - 1)
+    numbers = {word: number for number, (word, _) in enumerate(commonest, start=1)}
+    kept: tuple[list[list[int]], list[list[int]]] = ([], [])
+    for line, words in enumerate(lines):
+        padded = [0] * TEXT_CONTEXT + [numbers.get(word, 0) for word in words]
+        rows = (padded[end - TEXT_CONTEXT : end + 1] for end in range(TEXT_CONTEXT, len(padded)))
+        kept[line % TEXT_HELD_OUT == TEXT_HELD_OUT - 1].extend(rows)
+    return torch.tensor(kept[0]), torch.tensor(kept[1])
+
+
+_TRAINERS: Final[dict[str, Trainer]] = {
+    "digits": _train_digits,
+    "text": _train_text,
+}
+
+
+def _fit(
+    model: Model,
+    parameters: list[torch.Tensor],
+    inputs: torch.Tensor,
+    target: torch.Tensor,
+    batches: list[torch.Tensor],
+    *,
+    rate: float,
+) -> None:
+    """Train by Adam (Kingma and Ba 2015), its rate falling linearly to zero."""
+    optimizer = torch.optim.Adam(parameters, lr=rate)
+    for done, batch in enumerate(batches):
+        optimizer.param_groups[0]["lr"] = rate * (1.0 - done / len(batches))
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs[batch]), target[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _batches(rows: int, *, size: int, steps: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """Return the row numbers of each step: every row once before any comes again."""
+    rounds = math.ceil(steps * size / rows)
+    order = torch.cat([torch.randperm(rows, generator=generator) for _ in range(rounds)])
+    return [order[start : start + size] for start in range(0, steps * size, size)]
+
+
+def _uniform(inputs: int, outputs: int, *, generator: torch.Generator) -> torch.Tensor:
+    """Return the weights that a linear layer of these sizes starts with: uniform within 1/sqrt(inputs)."""
+    bound = 1.0 / math.sqrt(inputs)
+    return torch.empty(inputs, outputs).uniform_(-bound, bound, generator=generator).requires_grad_()
+
+
+def _import(module: str, reason: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise WorkloadUnavailableError(reason) from error

@@ -1,0 +1,249 @@
+"""`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
+
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `begin`, `burst`, `free`, `stop`. A reply has
+`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import dataclasses
+import gc
+import os
+import platform
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from xentbench import inputs as tensors
+from xentbench.spec import Implementation, Phase, Problem, Source, Status
+from xentbench.worker import calls, compiled, loading, memory, wire
+from xentbench.worker.clock import Clock
+from xentbench.worker.duel import Duel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xentbench.worker.wire import Record, Tensors
+
+# Bound before any implementation is loaded, so that a patched torch changes neither side of the duel by itself.
+BASELINE = Implementation("F.cross_entropy", functional.cross_entropy)
+_CAUGHT = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
+
+
+class Session:
+    """What one worker holds: an implementation, a problem with its tensors, a duel."""
+
+    def __init__(self) -> None:
+        self.clock = Clock.system()
+        self.loss: Implementation | None = None
+        self.baseline = BASELINE
+        self.problem: Problem | None = None
+        self.inputs: tensors.Inputs | None = None
+        self.bound: calls.Loss | None = None
+        self.duel: Duel | None = None
+
+    def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Say which protocol and which versions speak here."""
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        clock = {"resolution_ns": self.clock.resolution_ns, "overhead_ns": self.clock.overhead_ns}
+        return {"protocol": wire.PROTOCOL, "versions": versions, "clock": clock, "pid": os.getpid()}, {}
+
+    def describe(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Load a source; tell what it holds, and which of the planned problems each entry refuses."""
+        loaded = loading.load(Source(**record["source"]))
+        problems = [Problem.parse(key) for key in record["problems"]]
+        entries = [describe(origin, entry, problems) for origin, entry in loaded.found]
+        return {"implementations": entries, "broken": [dataclasses.asdict(part) for part in loaded.broken]}, {}
+
+    def load(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Load the one implementation that this worker is for (`baseline`: another in place of `F.cross_entropy`)."""
+        torch.set_num_threads(record["threads"])
+        torch.set_flush_denormal(bool(record.get("flush_denormal", False)))
+        self.loss = _pick(record["source"], record["name"])
+        if "baseline" in record:
+            self.baseline = _pick(record["baseline"]["source"], record["baseline"]["name"])
+        gc.collect()
+        gc.freeze()
+        return {"threads": torch.get_num_threads()}, {}
+
+    def set_up(self, record: Record, given: Tensors) -> tuple[Record, Tensors]:
+        """Take a problem and pay, once and timed apart, for what its first calls build: every phase is called once."""
+        self.free({}, {})
+        problem = Problem.parse(record["problem"])
+        self.problem, self.inputs = problem, _inputs(problem, record, given)
+        loss = self._loaded()
+        compiled.reset()
+        start = time.perf_counter()
+        self.bound = calls.bind(loss, problem, self.inputs.weight)
+        for phase in map(Phase, record["phases"]):
+            self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
+        setup_s = time.perf_counter() - start
+        compiled.check_set_up(must_compile=loss.compiles)
+        return {"setup_s": setup_s, **compiled.counters()}, {}
+
+    def answer(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Answer the problem in every way that is judged."""
+        bound, problem, inputs = self._ready()
+        answers = calls.answer(bound, problem, inputs)
+        named = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
+        changed = named.pop("changed")
+        return {"changed": list(changed)}, {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Measure the peak bytes of a phase twice; the second counts, the first pays for lazy set-up."""
+        bound, problem, inputs = self._ready()
+        first, second = (memory.peak_bytes(bound, problem, inputs, Phase(record["phase"])) for _ in range(2))
+        return {"peak_bytes": second, "repeated": first == second}, {}
+
+    def begin(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Prepare the duel of one phase: baseline, candidate, the baseline's twin; warm every arm."""
+        bound, problem, inputs = self._ready()
+        baseline, twin = (calls.bind(self.baseline, problem, inputs.weight) for _ in range(2))
+        self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin])
+        self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
+        return {}, {}
+
+    def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Run one burst of rounds and return its raw times."""
+        if self.duel is None:
+            msg = "burst asked for before begin"
+            raise RuntimeError(msg)
+        graphs = compiled.counters()
+        gc.disable()
+        try:
+            ran = self.duel.burst(record["seed"], record["budget_s"], record["least_rounds"], record["most_rounds"])
+        finally:
+            gc.enable()
+        if compiled.counters() != graphs:
+            msg = "compiled again while it was timed"
+            raise compiled.CompilationError(msg)
+        times = {"wall_ns": torch.from_numpy(ran.wall_ns), "cpu_ns": torch.from_numpy(ran.cpu_ns)}
+        return {"minor_faults": ran.minor_faults}, times
+
+    def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
+        self.duel = self.bound = self.inputs = self.problem = None
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        return {}, {}
+
+    def _duel(self, phase: Phase, arms: list[calls.Loss]) -> Duel:
+        problem, inputs = self.problem, self.inputs
+        if problem is None or inputs is None:
+            msg = "asked before set-up"
+            raise RuntimeError(msg)
+        return Duel(problem, phase, arms, inputs, self.clock, restore=self._loaded().work.overwrites_input)
+
+    def _loaded(self) -> Implementation:
+        if self.loss is None:
+            msg = "asked before load"
+            raise RuntimeError(msg)
+        return self.loss
+
+    def _ready(self) -> tuple[calls.Loss, Problem, tensors.Inputs]:
+        if self.bound is None or self.problem is None or self.inputs is None:
+            msg = "asked before set-up"
+            raise RuntimeError(msg)
+        return self.bound, self.problem, self.inputs
+
+
+def serve(fd_in: int, fd_out: int) -> None:
+    """Answer requests until `stop` or the end of the pipe; an error is a reply, never the end of the loop."""
+    channel, session = wire.Channel(fd_in, fd_out), Session()
+    verbs: dict[str, Callable[[Record, Tensors], tuple[Record, Tensors]]] = {
+        "hello": session.hello,
+        "describe": session.describe,
+        "load": session.load,
+        "set-up": session.set_up,
+        "answer": session.answer,
+        "memory": session.memory,
+        "begin": session.begin,
+        "burst": session.burst,
+        "free": session.free,
+    }
+    while True:
+        try:
+            record, given = channel.receive()
+        except wire.ChannelClosedError:
+            return
+        if record["ask"] == "stop":
+            channel.send({"ok": True, "last": True})
+            return
+        try:
+            reply, answers = verbs[record["ask"]](record, given)
+        except _CAUGHT as error:
+            reply, answers = {"ok": False, **failure(error, record["ask"])}, {}
+        else:
+            reply = {"ok": True, **reply}
+        channel.send(reply, answers)
+
+
+def failure(error: BaseException, ask: str) -> Record:
+    """Return status and reason of an exception that an implementation raised while it served a request."""
+    message = loading.one_line(error)
+    if isinstance(error, NotImplementedError | calls.UnsupportedError):
+        return {"status": Status.UNSUPPORTED, "reason": str(error)[:2000] or "NotImplementedError without a message"}
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+        return {"status": Status.OUT_OF_MEMORY, "reason": message}
+    if isinstance(error, compiled.CompilationError) or (ask == "set-up" and "torch._dynamo" in type(error).__module__):
+        return {"status": Status.SET_UP_FAILED, "reason": message}
+    if ask == "load":
+        return {"status": Status.IMPORT_FAILED, "reason": message}
+    return {"status": Status.RAISED, "reason": message}
+
+
+def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Record:
+    """Return what the parent needs to know of an implementation, as JSON can hold it."""
+    missing = loading.missing_package(entry)
+    refusals = {} if missing else {p.key: reason for p in problems if (reason := calls.refusal(entry, p))}
+    return {
+        "name": entry.name,
+        "origin": origin,
+        "status": Status.UNSUPPORTED if missing else Status.PASSED,
+        "reason": f"needs the package {missing!r}: pip install {missing.replace('_', '-')}" if missing else "",
+        "summary": entry.summary,
+        "reference": entry.source,
+        "compiles": entry.compiles,
+        "deviations": [dataclasses.asdict(deviation) for deviation in entry.deviations],
+        "min_grade": entry.min_grade,
+        "work": dataclasses.asdict(entry.work),
+        "refusals": refusals,
+    }
+
+
+def _pick(source: Record, name: str) -> Implementation:
+    loaded = loading.load(Source(**source))
+    for _, entry in loaded.found:
+        if entry.name == name:
+            return entry
+    told = "; ".join(part.message for part in loaded.broken)
+    msg = f"{name!r} is not in its source any more{': ' + told if told else ''}"
+    raise ImportError(msg)
+
+
+def _inputs(problem: Problem, record: Record, given: Tensors) -> tensors.Inputs:
+    """Return the tensors that came with the request, or derive them from the seed."""
+    if "logits" not in given:
+        return tensors.make(problem, record["seed"])
+    if "upstream" in given:
+        whole = tensors.Inputs(given["logits"], given["target"], given.get("weight"), given["upstream"])
+        return tensors.place(problem, whole)
+    recorded = tensors.Recorded(given["logits"], given["target"], given.get("weight"), sha256="")
+    return tensors.make(problem, record["seed"], recorded)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process when its parent's thread ends (Linux); leave at once if that has happened."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig, sigkill = 1, 9
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,177 @@
+"""The pipe: length-prefixed JSON records, each followed by the raw bytes of its tensors.
+
+Frame: 4 bytes, big endian, length of the JSON text; the text, an object whose `tensors` lists `[name, dtype, shape]`;
+then the tensors' bytes in that order, contiguous, in the machine's byte order. Neither pickle nor standard output: what
+comes from a worker is data. The same class serves both ends; only the parent sets deadlines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import struct
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from xentbench.spec import DTYPE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROTOCOL: Final = 1
+"""Raised whenever a record's meaning changes; both ends compare it first."""
+RECORD_LIMIT_BYTES: Final = 64 * 2**20
+"""Longest JSON text that is read; tensors do not count."""
+_CHUNK_BYTES: Final = 2**20
+_ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+
+Record = dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+
+
+class ChannelClosedError(Exception):
+    """The other end has closed the pipe or died."""
+
+
+class DeadlineError(Exception):
+    """The other end did not finish in time."""
+
+
+class MalformedError(Exception):
+    """What came is no record of this protocol."""
+
+
+class Channel:
+    """One end of a pair of pipes.
+
+    Args:
+        fd_in: descriptor to read from.
+        fd_out: descriptor to write to.
+        tensors_limit_bytes: most tensor bytes accepted with one record.
+    """
+
+    def __init__(self, fd_in: int, fd_out: int, tensors_limit_bytes: int = 2**40) -> None:
+        self.fd_in, self.fd_out, self._limit = fd_in, fd_out, tensors_limit_bytes
+        os.set_blocking(fd_in, False)
+        os.set_blocking(fd_out, False)
+
+    def send(
+        self,
+        record: Mapping[str, Any],
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        within_s: float | None = None,
+    ) -> None:
+        """Write one record and its tensors; raises `DeadlineError` or `ChannelClosedError`."""
+        deadline = _deadline(within_s)
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
+        listing = [[name, dtype_name(tensor), list(tensor.shape)] for name, tensor in held.items()]
+        text = json.dumps({**record, "tensors": listing}).encode()
+        self._write(struct.pack(">I", len(text)) + text, deadline)
+        for tensor in held.values():
+            if tensor.numel():
+                self._write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()), deadline)
+
+    def receive(self, within_s: float | None = None) -> tuple[Record, Tensors]:
+        """Read one record and its tensors (copies that belong to the caller).
+
+        Raises:
+            DeadlineError: not complete within `within_s` seconds.
+            ChannelClosedError: the pipe ended first.
+            MalformedError: not a record, or longer than the limits.
+        """
+        deadline = _deadline(within_s)
+        (length,) = struct.unpack(">I", self._read(4, deadline))
+        if length > RECORD_LIMIT_BYTES:
+            msg = f"a record of {length} bytes is longer than {RECORD_LIMIT_BYTES}"
+            raise MalformedError(msg)
+        record = _parse(bytes(self._read(length, deadline)))
+        tensors, left = {}, self._limit
+        for name, dtype, shape in _listing(record):
+            count = math.prod(shape)
+            left -= count * _ITEM_BYTES[dtype]
+            if left < 0:
+                msg = f"tensors of more than {self._limit} bytes in one record"
+                raise MalformedError(msg)
+            raw = self._read(count * _ITEM_BYTES[dtype], deadline)
+            kind = getattr(torch, dtype)
+            tensors[name] = (torch.frombuffer(raw, dtype=kind) if count else torch.empty(0, dtype=kind)).reshape(shape)
+        return record, tensors
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        for fd in (self.fd_in, self.fd_out):
+            os.close(fd)
+
+    def _read(self, count: int, deadline: float) -> bytearray:
+        data = bytearray(count)
+        view, done = memoryview(data), 0
+        while done < count:
+            try:
+                got = os.readv(self.fd_in, [view[done : done + _CHUNK_BYTES]])
+            except BlockingIOError:
+                _wait(self.fd_in, select.POLLIN, deadline)
+                continue
+            if got == 0:
+                msg = "the pipe was closed"
+                raise ChannelClosedError(msg)
+            done += got
+        return data
+
+    def _write(self, data: bytes | memoryview, deadline: float) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.fd_out, view[:_CHUNK_BYTES]) :]
+            except BlockingIOError:
+                _wait(self.fd_out, select.POLLOUT, deadline)
+            except BrokenPipeError as error:
+                msg = "the pipe was closed"
+                raise ChannelClosedError(msg) from error
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Return the dtype as this project writes it: `float32`, not `torch.float32`."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _deadline(within_s: float | None) -> float:
+    return math.inf if within_s is None else time.monotonic() + within_s
+
+
+def _wait(fd: int, event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(fd, event)
+    left_s = deadline - time.monotonic()
+    if left_s <= 0 or not poll.poll(None if math.isinf(left_s) else math.ceil(left_s * 1000)):
+        msg = "no answer in time"
+        raise DeadlineError(msg)
+
+
+def _parse(text: bytes) -> Record:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        msg = f"a record is not JSON: {error}"
+        raise MalformedError(msg) from None
+    if not isinstance(record, dict):
+        msg = f"a record must be an object, got {type(record).__name__}"
+        raise MalformedError(msg)
+    return record
+
+
+def _listing(record: Record) -> list[tuple[str, str, list[int]]]:
+    """Return `(name, dtype, shape)` of the tensors that follow, checked: the other end may be anybody."""
+    listing = record.pop("tensors", [])
+    try:
+        checked = [(str(name), str(dtype), [int(size) for size in shape]) for name, dtype, shape in listing]
+        good = all(dtype in _ITEM_BYTES and min(shape, default=0) >= 0 for _, dtype, shape in checked)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        msg = f"a record lists tensors in a form that is not understood: {str(listing)[:200]}"
+        raise MalformedError(msg)
+    return checked

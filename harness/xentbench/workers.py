@@ -1,0 +1,230 @@
+"""The parent's side of a worker: start it, ask with a deadline, and end it with everything that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from xentbench.spec import Description, Source, Status
+from xentbench.worker import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xentbench.worker.wire import Record, Tensors
+
+DEADLINES_S: Final[Mapping[str, float]] = {
+    "hello": 120.0,  # interpreter and `import torch`, on a busy machine
+    "describe": 120.0,
+    "load": 120.0,
+    "set-up": 600.0,  # a cold compiler
+    "answer": 120.0,
+    "memory": 120.0,
+    "begin": 120.0,
+    "burst": 120.0,
+    "free": 30.0,
+    "stop": 5.0,
+}
+"""For each request, in seconds on the parent's clock. Budgets steer how long things take; these only end what hangs."""
+PASSED_ON: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "TMPDIR",
+    "CC",
+    "CXX",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+)
+"""Environment variables that a worker inherits, with those whose name begins with CUDA; nothing else passes."""
+WARM_HEAP: Final = {
+    # glibc keeps and reuses freed memory: no page faults after the first calls, the steady state of training.
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+}
+_TAIL_BYTES: Final = 2000
+
+
+class WorkerError(Exception):
+    """A request that did not end in an answer: `status` and `reason` say how."""
+
+    def __init__(self, status: Status, reason: str, *, lost: bool = False) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status, self.reason, self.lost = status, reason, lost
+
+
+class Worker:
+    """One child process in a session of its own, with its scratch folder and its captured output.
+
+    Args:
+        environment: added to the scrubbed environment (threads, allocator regime, build caches).
+        core: CPU core that it is pinned to, or None.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, core: int | None = None) -> None:
+        self._scratch = tempfile.mkdtemp(prefix="xentbench-worker-")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        down_read, down_write = os.pipe()
+        up_read, up_write = os.pipe()
+        command = [sys.executable, "-m", "xentbench.worker", str(down_read), str(up_write), str(os.getpid())]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            cwd=self._scratch,
+            env=_environment(self._scratch, environment or {}),
+            pass_fds=(down_read, up_write),
+            start_new_session=True,
+        )
+        os.close(down_read)
+        os.close(up_write)
+        self._channel = wire.Channel(up_read, down_write)
+        self.alive = True
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._process.pid, {core})
+
+    def ask(
+        self, verb: str, record: Mapping[str, Any] | None = None, tensors: Tensors | None = None
+    ) -> tuple[Record, Tensors]:
+        """Send a request and return the reply.
+
+        Raises:
+            WorkerError: the implementation failed (the worker lives on), or the worker crashed, left, hung or spoke
+                nonsense (`lost`; it and its whole process group are gone).
+        """
+        deadline_s = DEADLINES_S[verb]
+        try:
+            self._channel.send({"ask": verb, **(record or {})}, tensors, deadline_s)
+            reply, answers = self._channel.receive(deadline_s)
+        except wire.DeadlineError:
+            raise self._lose(Status.TIMED_OUT, f"{verb} did not end within {deadline_s:.0f} s") from None
+        except wire.ChannelClosedError:
+            raise self._lose(*self._ending(verb)) from None
+        except wire.MalformedError as error:
+            raise self._lose(Status.FORGED, f"{verb}: {error}") from None
+        if reply.get("ok") is not True:
+            status = Status(reply.get("status", Status.RAISED))
+            raise WorkerError(status, str(reply.get("reason", "no reason given"))[:2000])
+        return reply, answers
+
+    def close(self) -> None:
+        """Ask it to stop, then end its process group; harmless when it has gone already."""
+        if self.alive:
+            with contextlib.suppress(WorkerError):
+                self.ask("stop")
+        self._end()
+
+    def kill(self) -> None:
+        """End its process group now; whoever waits for an answer of it is told that the pipe was closed."""
+        # No courtesy of SIGTERM: it may be ignored, or never be seen by a loop that holds the interpreter's lock.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close it; on an error (Ctrl-C is one) end it at once, since it may be in the middle of a request."""
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+            self._process.wait()
+
+    def _ending(self, verb: str) -> tuple[Status, str]:
+        """Say how a worker ended that closed its pipe in the middle of a request."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return Status.EXITED, f"{verb}: closed its pipe and lived on"
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            return Status.CRASHED, f"{verb}: {name}{self._tail()}"
+        return Status.EXITED, f"{verb}: left with code {code} and no answer{self._tail()}"
+
+    def _lose(self, status: Status, reason: str) -> WorkerError:
+        self._end()
+        return WorkerError(status, reason, lost=True)
+
+    def _end(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self.kill()
+        self._process.wait()
+        self._channel.close()
+        self._output.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _tail(self) -> str:
+        """Return the last of what it printed, for the reason of a failure."""
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _TAIL_BYTES))
+        text = " ".join(self._output.read().decode(errors="replace").split())
+        return f"; it printed: {text}" if text else ""
+
+
+def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
+    passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("CUDA")}
+    return {
+        "TMPDIR": scratch,
+        **{name: value for name, value in passed.items() if name != "TMPDIR"},
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(Path(scratch) / "inductor"),
+        **added,
+    }
+
+
+def describe(source: Source, problems: Sequence[str]) -> list[Description]:
+    """Return what a throw-away worker tells of a source: its implementations, and the modules that failed to load."""
+    record = {"source": dataclasses.asdict(source), "problems": list(problems)}
+    try:
+        with Worker() as worker:
+            worker.ask("hello")
+            reply, _ = worker.ask("describe", record)
+        found = [Description.read(source, entry) for entry in reply["implementations"]]
+        broken = [
+            Description(str(part["name"]), source, str(part["origin"]), Status.IMPORT_FAILED, str(part["message"]))
+            for part in reply["broken"]
+        ]
+    except WorkerError as error:
+        name = Path(source.where).stem
+        return [Description(name, source, Path(source.where).name, Status.IMPORT_FAILED, str(error))]
+    except (KeyError, TypeError, ValueError) as error:  # the reply of a process that ran a stranger's module
+        name = Path(source.where).stem
+        reason = f"its description is not understood: {error}"
+        return [Description(name, source, Path(source.where).name, Status.IMPORT_FAILED, reason)]
+    return found + broken
+
+
+def load(worker: Worker, entry: Description, threads: int, baseline: Description | None = None) -> None:
+    """Greet a new worker and have it load its one implementation (and, for a direct comparison, another as baseline).
+
+    Raises:
+        WorkerError: it speaks another protocol, or the implementation does not load.
+    """
+    reply, _ = worker.ask("hello")
+    if reply.get("protocol") != wire.PROTOCOL:
+        reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
+        raise WorkerError(Status.FORGED, reason)
+    record: dict[str, Any] = {**_address(entry), "threads": threads}
+    worker.ask("load", record if baseline is None else {**record, "baseline": _address(baseline)})
+
+
+def _address(entry: Description) -> dict[str, Any]:
+    return {"source": dataclasses.asdict(entry.source), "name": entry.name}

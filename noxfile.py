@@ -1,0 +1,61 @@
+"""Every task of the project, each in an environment of its own: `nox --list` says what there is."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["tests", "lint", "types"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+# One committed file of versions for all sessions; it alone pins torch.
+CONSTRAINTS = ("--constraint", "constraints.txt")
+
+
+def install(session: nox.Session, *targets: str, group: str | None = None) -> None:
+    """Install targets and a dependency group of pyproject.toml, at the constraints' versions."""
+    wanted = nox.project.dependency_groups(PROJECT, group) if group else ()
+    session.install(*CONSTRAINTS, *targets, *wanted)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Judge, time and weigh every implementation; `-- --quick` for three minutes, `-- --help` for the rest."""
+    install(session, "-e", ".[workloads]")
+    session.run("xentbench", "bench", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests against the installed package."""
+    install(session, "-e", ".[workloads]", group="test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Judge values and gradients of every implementation on the panel."""
+    install(session, "-e", ".[workloads]")
+    session.run("xentbench", "parity", *session.posargs)
+
+
+@nox.session(name="pytest-bench")
+def pytest_bench(session: nox.Session) -> None:
+    """Time the same implementations through pytest-benchmark, for people who live in pytest; saves and compares."""
+    install(session, "-e", ".[workloads]", group="test")
+    session.run("pytest", "tests/bench_cross_entropy.py", "--benchmark-enable", "--benchmark-autosave", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    install(session, group="lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types of the installed wheel, which is what users get."""
+    install(session, ".", group="types")
+    session.run("mypy", "-p", "xentbench")
