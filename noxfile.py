@@ -43,7 +43,8 @@ def parity(session: nox.Session) -> None:
 def pytest_bench(session: nox.Session) -> None:
     """Time the same implementations through pytest-benchmark, for people who live in pytest; saves and compares."""
     install(session, "-e", ".[workloads]", group="test")
-    session.run("pytest", "tests/bench_cross_entropy.py", "--benchmark-enable", "--benchmark-autosave", *session.posargs)
+    switches = ("--benchmark-enable", "--benchmark-autosave")
+    session.run("pytest", "tests/bench_cross_entropy.py", *switches, *session.posargs)
 
 
 @nox.session

@@ -21,7 +21,7 @@ def custom_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     puts a minus before the second. But `F.nll_loss` holds that minus already: its result is `-log p[t]`. One more makes
     the loss negative, and training then drives the probability of the right class to 0.
 
-    It was meant as `F.nll_loss(F.log_softmax(logits, dim=1), targets)`.
+    It was meant as `F.nll_loss(F.log_softmax(logits, dim=-1), targets)`.
     """
-    log_probabilities = functional.log_softmax(logits, dim=1)
+    log_probabilities = functional.log_softmax(logits, dim=-1)
     return -functional.nll_loss(log_probabilities, targets)

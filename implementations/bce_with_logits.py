@@ -28,8 +28,8 @@ def refusal(problem: Problem) -> str | None:
 def class_losses(logits: Tensor) -> Tensor:
     """Return `log(1 + exp(d[j]))` of both classes, `d[j] = x[1 - j] - x[j]`: `(*N, 2)` to `(*N, 2)`.
 
-    This is the binary cross-entropy of "the other class" with label 0. Asked the usual way round, with label 1 for class
-    1, the gradient would be `sigmoid(d) - 1`, which keeps no digits of a small probability.
+    This is the binary cross-entropy of "the other class" with label 0. Asked the usual way round, with label 1 for
+    class 1, the gradient would be `sigmoid(d) - 1`, which keeps no digits of a small probability.
     """
     other_way = logits.flip(-1) - logits
     return functional.binary_cross_entropy_with_logits(other_way, torch.zeros_like(other_way), reduction="none")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from xentbench import oracle, parity
 from xentbench.inputs import Inputs, make
 from xentbench.problems import grid
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_benchmark.fixture import BenchmarkFixture
+
     from xentbench import Problem
 
 SEED = 0

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-import xentbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
+import xentbench
 from xentbench.capturing import capture
 from xentbench.recordings import from_file, recorded_options
 from xentbench.spec import UsageError

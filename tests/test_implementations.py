@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+
 from xentbench import Implementation, Problem
 from xentbench.inputs import Inputs, make
-from xentbench.spec import Source
+from xentbench.spec import Phase, Source
 from xentbench.worker import calls, compiled, loading
 
 if TYPE_CHECKING:
@@ -284,6 +285,23 @@ def test_analytic_backward_refuses_a_second_derivative(name: str, *, upstream_gr
     upstream = torch.tensor(2.0, requires_grad=upstream_grad)
     with pytest.raises(RuntimeError, match=f"{name} .* no second derivative"):
         torch.autograd.grad(loss, logits, upstream, create_graph=True)
+
+
+@pytest.mark.parametrize("name", [name for name in STABLE if name not in ("autograd-function", "chunked-online")])
+def test_hessian_vector_product_agrees_where_it_is_not_refused(name: str):
+    problem = Problem(batch_size=3, num_classes=4, weight="random", ignored=0.3, label_smoothing=0.1, dtype="float64")
+    got, expected = (hessian_vector_product(entry, problem) for entry in (ENTRANTS[name], BASELINE))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+    assert got.abs().sum() > 0
+
+
+def hessian_vector_product(entry: Implementation, problem: Problem) -> torch.Tensor:
+    inputs = posed(problem)
+    logits, target = calls.fresh(problem, inputs, Phase.FORWARD_BACKWARD)
+    loss = calls.bind(entry, problem, inputs.weight)(logits, target)
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    (product,) = torch.autograd.grad((gradient * torch.arange(12.0).view(3, 4)).sum(), logits)
+    return product
 
 
 @pytest.mark.parametrize("name", EAGER)

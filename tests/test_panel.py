@@ -9,14 +9,12 @@ from torch.nn import functional
 
 from xentbench import inputs, oracle, panel, parity
 from xentbench.spec import (
-    DTYPE_BYTES,
     Description,
     Failure,
     Implementation,
     Problem,
     Source,
     Status,
-    UsageError,
     Verdict,
 )
 from xentbench.worker import calls

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
 from xentbench import recordings
 from xentbench.inputs import Recorded
 from xentbench.spec import UsageError

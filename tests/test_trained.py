@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
 from xentbench import trained
 from xentbench.inputs import Recorded
 
@@ -107,7 +108,7 @@ def _nothing(_: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("spoil", [_cut, _flip_the_last_bit, _nothing])
-def test_a_corrupt_cache_is_made_again(folder: Path, spoil):  # noqa: ANN001 - a function above
+def test_a_corrupt_cache_is_made_again(folder: Path, spoil):
     pytest.importorskip("sklearn")
     first = trained.digits()
     (path,) = folder.iterdir()
@@ -143,7 +144,7 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         ("pydoc_data.topics", trained.text, "the text workload needs pydoc_data, which this Python ships without"),
     ],
 )
-def test_what_is_missing_is_the_reason(monkeypatch: pytest.MonkeyPatch, module: str, make, reason: str):  # noqa: ANN001 - digits or text
+def test_what_is_missing_is_the_reason(monkeypatch: pytest.MonkeyPatch, module: str, make, reason: str):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(trained.WorkloadUnavailableError, match=reason):
         make()

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
 from xentbench import inputs, recordings, workloads
 from xentbench.spec import Problem, UsageError
 

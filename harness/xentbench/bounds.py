@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from xentbench.oracle import COMPUTE_DTYPE, Rows, Truth
+from xentbench.rows import COMPUTE_DTYPE, Rows
 from xentbench.spec import UNIT_ROUNDOFF, Grade, Problem
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from xentbench.oracle import Block
+    from xentbench.oracle import Truth
+    from xentbench.rows import Block
 
     Array = npt.NDArray[np.float64]
     Lines = dict[Grade, Array]
@@ -145,7 +146,7 @@ def log_sum_error(rows: Rows, model: Model, classes: int) -> Array:
 
 
 def stored_logsumexp_error(rows: Rows, model: Model) -> Array:
-    """Return the further error, `(rows,)`, where `logsumexp(x)` is stored before x is subtracted, or exp not shifted."""
+    """Return the further error, `(rows,)`, where `logsumexp(x)` is stored before x is subtracted, or exp unshifted."""
     return model.roundoff * (model.log * np.abs(rows.logsumexp) + model.exp_slope * np.abs(rows.largest))
 
 
@@ -251,6 +252,8 @@ def half_spacing(values: Array, towards: Array, dtype: str) -> Array:
     size = np.abs(values)
     with np.errstate(all="ignore"):
         fraction, exponent = np.frexp(size)
+        # frexp gives 0 the exponent of 1/2; its neighbours are the smallest subnormal numbers.
+        exponent = np.where(size == 0.0, np.iinfo(np.int32).min // 2, exponent)
         gap = np.maximum(np.ldexp(form.epsilon, exponent - 1), form.tiny * form.epsilon)
         inwards = towards * np.sign(values) < size
     narrow = inwards & (fraction == 0.5) & (size > form.tiny)  # noqa: PLR2004 - frexp's mantissa of a power of two

@@ -108,9 +108,7 @@ def _problems_for(entry: Description, problems: Sequence[Problem], *, whole_pane
     return panel.panel("compiled") if entry.compiles and whole_panel else problems
 
 
-def conclude(
-    entry: Description, seen: Mapping[Problem, Examined], seed: int, *, whole_panel: bool
-) -> Checked:
+def conclude(entry: Description, seen: Mapping[Problem, Examined], seed: int, *, whole_panel: bool) -> Checked:
     """Sum up one implementation's verdicts."""
     if entry.status is not Status.PASSED:
         verdict = "unsupported" if entry.status is Status.UNSUPPORTED else "error"

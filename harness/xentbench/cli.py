@@ -1,23 +1,19 @@
 """The command line: verbs only. Each reads like the sentence it stands for; the work is in the rooms it names.
 
-Modules that need torch or pandas are imported where a verb begins to work: `--help` and `--version` must answer at once.
+Modules that need torch or pandas are imported where a verb begins to work: `--help` must answer at once.
 """
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from xentbench import options
 from xentbench.spec import EnvironmentMismatchError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -69,7 +65,7 @@ def parity(
     seed: int | None,
     json_file: str | None,
 ) -> int:
-    """Judge values and gradients of NAMES: registry names or globs, FILE.py:NAME, package.module:NAME. Nothing is timed.
+    """Judge values and gradients of NAMES: registry names or globs, FILE.py:NAME, package.module:NAME.
 
     \b
     Example: xentbench parity my_loss.py:cross_entropy
@@ -108,7 +104,13 @@ def parity(
 @options.seed_option
 @options.results_option
 @options.json_option
-def bench(names: tuple[str, ...], globs: tuple[str, ...], plugins: tuple[str, ...], asked: dict[str, Any], **how: Any) -> int:  # noqa: ANN401
+def bench(  # click hands over options by name; `how` holds those that only say how the run is made
+    names: tuple[str, ...],
+    globs: tuple[str, ...],
+    plugins: tuple[str, ...],
+    asked: dict[str, Any],
+    **how: Any,  # noqa: ANN401
+) -> int:
     """Judge NAMES (default: all), time those that are right against F.cross_entropy, weigh them, and report.
 
     \b

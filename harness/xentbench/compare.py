@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xentbench.sweep import Watch
 
 RUN_MARGIN: Final = 0.02
-"""Between two runs a difference counts beyond this and outside the interval: identical code crosses it 1-5 % of the time."""
+"""Between two runs a difference counts beyond this and outside its interval; identical code crosses it in 1-5 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     """Compare the cells that two runs share.
 
     Raises:
-        EnvironmentMismatchError: they ran in unlike environments, and `force` was not given; the message names the keys.
+        EnvironmentMismatchError: they ran in unlike environments (the message names the keys), without `force`.
     """
     unlike = environment.differences(first.info.get("environment", {}), second.info.get("environment", {}))
     if unlike and not force:
@@ -68,15 +68,15 @@ def _measured(cell: dict[Any, Any]) -> bool:
 
 def _difference(cell: dict[Any, Any]) -> Difference:
     """Subtract log ratios; the half-widths of two independent runs add in quadrature."""
-    named = {key: str(cell[key]) for key in ("implementation", "problem", "phase")}
+    names = (str(cell["implementation"]), str(cell["problem"]), str(cell["phase"]))
     ends = [[cell[f"{name}_{run}"] for name in ("ratio", "ratio_low", "ratio_high")] for run in (1, 2)]
     if any(value is None or not value > 0 for end in ends for value in end):
-        return Difference(**named, outcome=Outcome.INCONCLUSIVE, reason="an interval has no end")
+        return Difference(*names, Outcome.INCONCLUSIVE, reason="an interval has no end")
     shift = math.log(ends[1][0]) - math.log(ends[0][0])
     reach = math.hypot(*((math.log(high) - math.log(low)) / 2 for _, low, high in ends))
     outcome, reason = _outcome(shift, reach)
     low, middle, high = (math.exp(shift + by) for by in (-reach, 0.0, reach))
-    return Difference(**named, outcome=outcome, ratio=middle, ratio_low=low, ratio_high=high, reason=reason)
+    return Difference(*names, outcome, ratio=middle, ratio_low=low, ratio_high=high, reason=reason)
 
 
 def _outcome(shift: float, reach: float) -> tuple[Outcome, str]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from xentbench import bounds
-from xentbench.oracle import blocks, solve
+from xentbench.oracle import solve
+from xentbench.rows import blocks
 from xentbench.spec import UNIT_ROUNDOFF
 
 if TYPE_CHECKING:

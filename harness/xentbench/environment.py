@@ -1,4 +1,4 @@
-"""What machine, versions and settings a run had, and whether two of them may be compared. No host, user or path names."""
+"""What machine, versions and settings a run had, and whether two may be compared. No host, user or path names."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Examined:
 def examine(
     worker: Worker, declared: Description, question: Question, phases: Sequence[Phase], *, measure_memory: bool
 ) -> Examined:
-    """Set the problem up in the worker, have it answered, judge the answers and, where they are right, weigh each phase.
+    """Set the problem up in the worker, judge what it answers and, where that is right, weigh each phase.
 
     Set-up calls only the phases given: an entrant that compiles needs each of them compiled, another needs none.
     """

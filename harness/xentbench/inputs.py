@@ -94,7 +94,7 @@ class Stream:
     def uniform(self, *shape: int) -> Array:
         """Return float64 numbers in [0, 1), 53 random bits each."""
         raw = self._philox.random_raw(int(np.prod(shape, dtype=np.int64)))
-        return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def normal(self, *shape: int) -> Array:
         """Return standard normal float64 numbers by Box and Muller's transform (1958)."""
@@ -121,7 +121,8 @@ def make(problem: Problem, seed: int, recorded: Recorded | None = None) -> Input
         UsageError: unknown family of logits, or recorded logits that were not given.
     """
     if problem.recorded and recorded is None:
-        msg = f"logits {problem.logits!r} is no known family and no such workload is at hand: {nearest(problem.logits, FAMILIES)}"
+        hint = nearest(problem.logits, FAMILIES)
+        msg = f"logits {problem.logits!r} is no known family and no such workload is at hand: {hint}"
         raise UsageError(msg)
     dtype, stream = getattr(torch, problem.dtype), Stream(problem.key, seed, "inputs")
     if recorded is None:
@@ -155,7 +156,7 @@ def place(problem: Problem, inputs: Inputs) -> Inputs:
     )
 
 
-def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:  # noqa: PLR0911 - one return a layout
     """Return the tensor's values in a memory layout of that name; `expanded` repeats the first row (stride 0)."""
     if layout == "contiguous" or tensor.dim() == 0 or tensor.numel() == 0:
         return tensor.contiguous()
@@ -194,7 +195,8 @@ def _relabel(problem: Problem, rows: Array, labels: Labels, stream: Stream) -> L
     if rows.shape[0] == 0 or problem.labels not in ("likely", "unlikely"):
         return labels
     if problem.labels == "unlikely":
-        return np.where(np.isfinite(rows), rows, np.inf).argmin(axis=1)
+        lowest: Labels = np.where(np.isfinite(rows), rows, np.inf).argmin(axis=1)
+        return lowest
     return np.where(stream.uniform(rows.shape[0]) < 0.9, rows.argmax(axis=1), labels)  # noqa: PLR2004 - nine of ten
 
 
@@ -224,7 +226,7 @@ def _wide(problem: Problem, _labels: Labels, stream: Stream) -> Array:
 
 
 def _masked(problem: Problem, labels: Labels, stream: Stream) -> Array:
-    """Normal logits with every class but the label's masked to -inf with probability one third (a masked vocabulary)."""
+    """Normal logits, every class but the label's masked to -inf with probability one third (a masked vocabulary)."""
     rows = stream.normal(problem.rows, problem.num_classes)
     masked = stream.uniform(problem.rows, problem.num_classes) < 1.0 / 3.0
     masked[np.arange(problem.rows), labels] = False

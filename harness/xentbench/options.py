@@ -27,7 +27,7 @@ _UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--grid`, `--problem`, `--logits` and one repeatable option for every axis of a problem; pass them as `asked`."""
+    """Add `--grid`, `--problem`, `--logits` and a repeatable option for every axis; all are passed as `asked`."""
     axes = {name: rest for name, rest in spec.problem_axes().items() if name not in ("contract", "seed")}
 
     @functools.wraps(command)
@@ -58,7 +58,7 @@ def implementation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-json_option = click.option("--json", "json_file", type=click.Path(), help="Write the result for a machine; - is stdout.")
+json_option = click.option("--json", "json_file", type=click.Path(), help="Write the result as JSON; - is stdout.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Replay a run's seed. [default: a fresh one]")
 results_option = click.option(
     "--results", type=click.Path(), default="results/runs", show_default=True, help="Folder that runs are kept in."
@@ -71,7 +71,7 @@ def wanted(asked: Mapping[str, Any], default_grid: str) -> tuple[Problem, ...]:
     Raises:
         UsageError: an unknown grid or axis value, or sizes together with a grid.
     """
-    axes = {name.removeprefix("axis_"): _values(name, texts) for name, texts in asked.items() if name.startswith("axis_")}
+    axes = {n.removeprefix("axis_"): _values(n, texts) for n, texts in asked.items() if n.startswith("axis_")}
     given = {name: values for name, values in axes.items() if values}
     sized = any(name in given for name in _SIZES)
     if sized and (asked["grid"] or asked["logits_file"]):
@@ -91,7 +91,9 @@ def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:
     return tuple(spec.read_axis(axis, text) for joined in texts for text in joined.split(","))
 
 
-def chosen(names: Sequence[str], globs: Sequence[str], plugins: Sequence[str], keys: Sequence[str]) -> list[Description]:
+def chosen(
+    names: Sequence[str], globs: Sequence[str], plugins: Sequence[str], keys: Sequence[str]
+) -> list[Description]:
     """Return the implementations asked for, described by workers: `FILE.py:NAME`, `package.module:NAME` or globs.
 
     Callables named by hand are described alone; only globs, plugins, or nothing at all, need the whole registry.

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from xentbench import bounds, diagnosis
-from xentbench.oracle import Values, blocks, classes_last
-from xentbench.spec import UNIT_ROUNDOFF, Failure, Grade, Status, UsageError, Verdict, nearest
+from xentbench.comparing import Compared, compare, error_ulp, format_of, identical, numbers_of, sentence
+from xentbench.oracle import Values
+from xentbench.rows import blocks, classes_last
+from xentbench.spec import Failure, Grade, Status, UsageError, Verdict, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xentbench.inputs import Answers, Inputs
-    from xentbench.oracle import Block, Truth
+    from xentbench.oracle import Truth
     from xentbench.spec import Description, Problem
 
     Array = npt.NDArray[np.float64]
@@ -59,7 +61,7 @@ class _Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What one comparison brought."""
+    """What one compared brought."""
 
     findings: tuple[_Finding, ...] = ()
     grade: Grade | None = None
@@ -67,25 +69,6 @@ class _Outcome:
     error_ulp: float | None = None
     labels: tuple[str, ...] = ()
     checks: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """Numbers held against the truth, all of one shape."""
-
-    got: Array
-    expected: Array
-    error: Array
-    allowed: Array
-    wrong: Flags
-    grade: Grade
-    other_convention: bool
-
-    @property
-    def ratio(self) -> Array:
-        """Error in units of the loosest bound."""
-        with np.errstate(all="ignore"):
-            return np.where(self.error == 0.0, 0.0, self.error / self.allowed)
 
 
 def judge(problem: Problem, truth: Truth, inputs: Inputs, answers: Answers, declared: Description) -> Verdict:
@@ -141,7 +124,7 @@ def _outcomes(question: _Question, answers: Answers) -> Iterator[_Outcome]:
         (answers.loss_no_grad, "loss without gradients", "value"),
         (answers.loss_again, "loss of a second call", "repeat"),
     ):
-        if _identical(tensor, answers.loss):
+        if identical(tensor, answers.loss):
             yield _Outcome()
             continue
         outcome = _loss(question, tensor, name, quantity)
@@ -157,27 +140,26 @@ def _outcomes(question: _Question, answers: Answers) -> Iterator[_Outcome]:
 def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -> _Outcome:
     problem, truth = question.problem, question.truth
     contract, labels = _contract(question, tensor, name)
-    numbers = _numbers(tensor)
+    numbers = numbers_of(tensor)
     if numbers is None or tuple(tensor.shape) != problem.loss_shape:
-        return _Outcome(contract, labels=labels)
+        return _Outcome(contract, Grade.FAIL, labels=labels)
     flat = Values(truth.loss.torch.reshape(-1), truth.loss.masked.reshape(-1))
-    dtype = _format(tensor)
-    comparison = _compare(numbers.reshape(-1).numpy(), flat, bounds.loss_lines(problem, truth), dtype)
+    dtype = format_of(tensor)
+    compared = compare(numbers.reshape(-1).numpy(), flat, bounds.loss_lines(problem, truth), dtype)
     findings = list(contract)
-    if comparison.wrong.any():
-        looks_like = _diagnose(question, comparison, dtype, "value")
-        at = _worst(comparison)
-        index = np.unravel_index(at, problem.loss_shape) if problem.loss_shape else ()
-        message = _sentence(name, comparison, at, index, looks_like)
-        rows = comparison.wrong if problem.reduction == "none" else np.ones(problem.rows, dtype=bool)
+    if compared.wrong.any():
+        looks_like = _diagnose(question, compared, dtype, "value")
+        index = np.unravel_index(compared.worst, problem.loss_shape) if problem.loss_shape else ()
+        message = sentence(name, compared, index, looks_like)
+        rows = compared.wrong if problem.reduction == "none" else np.ones(problem.rows, dtype=bool)
         findings.append(_Finding(Status.WRONG_VALUE, Failure(quantity, message), rows))
-    findings += _promise(question, comparison.grade, name, "value")
+    findings += _promise(question, compared.grade, name, "value")
     return _Outcome(
         findings=tuple(findings),
-        grade=comparison.grade,
-        bound_ratio=float(comparison.ratio.max(initial=0.0)),
-        error_ulp=_error_ulp(comparison, dtype),
-        labels=(*labels, *((ANOTHER_CONVENTION,) if comparison.other_convention else ())),
+        grade=compared.grade,
+        bound_ratio=float(compared.ratio.max(initial=0.0)),
+        error_ulp=error_ulp(compared, dtype),
+        labels=(*labels, *((ANOTHER_CONVENTION,) if compared.other_convention else ())),
     )
 
 
@@ -210,8 +192,8 @@ def _gradient(question: _Question, tensor: torch.Tensor | None, quantity: str) -
     if tuple(tensor.shape) != problem.logits_shape:
         message = f"{name} has shape {tuple(tensor.shape)}, expected {problem.logits_shape}"
         return _fault(Status.WRONG_GRADIENT, "shape", message)
-    numbers = _numbers(tensor)
-    dtype = _format(tensor)
+    numbers = numbers_of(tensor)
+    dtype = format_of(tensor)
     if numbers is None or dtype != problem.dtype:
         return _fault(Status.WRONG_TYPE, "dtype", f"{name} has dtype {tensor.dtype}, expected {problem.dtype}")
     got, torch_rows, masked_rows = (
@@ -219,46 +201,51 @@ def _gradient(question: _Question, tensor: torch.Tensor | None, quantity: str) -
         for part in (numbers, torch.from_numpy(values.torch), torch.from_numpy(values.masked))
     )
     lines = bounds.gradient_lines if quantity == "gradient" else bounds.target_gradient_lines
-    parts = [
-        (
-            block,
-            _compare(
-                got[block.where],
-                Values(torch_rows[block.where], masked_rows[block.where]),
-                lines(problem, truth, block, masked_rows[block.where]),
-                dtype,
-            ),
+    tally = _Tally(np.zeros(problem.rows, dtype=bool))
+    for block in blocks(problem, question.inputs):
+        torch_block, masked_block = torch_rows[block.where], masked_rows[block.where]
+        pair = Values(torch_block, torch_block if values.masked is values.torch else masked_block)
+        allowed = lines(problem, truth, block, pair.masked)
+        tally = tally.add(block.where, compare(got[block.where], pair, allowed, dtype))
+    return _gradient_outcome(question, tally, quantity, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """What is kept of a gradient's blocks: all of the worst one, and of the others what the verdict needs."""
+
+    rows_at_fault: Flags
+    grade: Grade | None = None
+    ratio: float = 0.0
+    labels: tuple[str, ...] = ()
+    blocks: int = 0
+    worst: tuple[int, Compared] | None = None
+
+    def add(self, where: slice, compared: Compared) -> _Tally:
+        self.rows_at_fault[where] = compared.wrong.any(axis=1)
+        ratio = float(compared.ratio.max(initial=0.0))
+        worse = compared.wrong.any() and (self.worst is None or ratio > self.ratio)
+        return _Tally(
+            self.rows_at_fault,
+            grade=Grade.worst(grade for grade in (self.grade, compared.grade) if grade),
+            ratio=max(self.ratio, ratio),
+            labels=(ANOTHER_CONVENTION,) if compared.other_convention else self.labels,
+            blocks=self.blocks + 1,
+            worst=(where.start, compared) if worse else self.worst,
         )
-        for block in blocks(problem, question.inputs)
-    ]
-    return _gradient_outcome(question, parts, quantity, name)
 
 
-def _gradient_outcome(
-    question: _Question, parts: list[tuple[Block, _Comparison]], quantity: str, name: str
-) -> _Outcome:
-    problem = question.problem
-    grade = Grade.worst(comparison.grade for _, comparison in parts)
-    findings: list[_Finding] = []
-    at_fault = np.zeros(problem.rows, dtype=bool)
-    for block, comparison in parts:
-        at_fault[block.where] = comparison.wrong.any(axis=1)
-    if at_fault.any():
-        block, comparison = max(parts, key=lambda part: part[1].ratio.max(initial=0.0))
-        looks_like = _diagnose(question, comparison, problem.dtype, quantity) if len(parts) == 1 else ""
-        at = _worst(comparison)
-        row, column = divmod(at, problem.num_classes)
-        index = np.unravel_index(row + block.where.start, problem.row_shape) if problem.row_shape else ()
-        index = (*index[:1], column, *index[1:])
-        message = _sentence(name, comparison, at, index, looks_like)
-        findings.append(_Finding(Status.WRONG_GRADIENT, Failure(quantity, message), at_fault))
-    findings += _promise(question, grade, name, quantity)
-    return _Outcome(
-        findings=tuple(findings),
-        grade=grade,
-        bound_ratio=max((float(part.ratio.max(initial=0.0)) for _, part in parts), default=None),
-        labels=(ANOTHER_CONVENTION,) if any(part.other_convention for _, part in parts) else (),
-    )
+def _gradient_outcome(question: _Question, tally: _Tally, quantity: str, name: str) -> _Outcome:
+    problem, findings = question.problem, list[_Finding]()
+    if tally.worst is not None:
+        start, compared = tally.worst
+        looks_like = _diagnose(question, compared, problem.dtype, quantity) if tally.blocks == 1 else ""
+        row, column = divmod(compared.worst, problem.num_classes)
+        place = np.unravel_index(start + row, problem.row_shape) if problem.row_shape else ()
+        message = sentence(name, compared, (*place[:1], column, *place[1:]), looks_like)
+        findings.append(_Finding(Status.WRONG_GRADIENT, Failure(quantity, message), tally.rows_at_fault))
+    findings += _promise(question, tally.grade, name, quantity)
+    return _Outcome(tuple(findings), tally.grade, tally.ratio if tally.blocks else None, labels=tally.labels)
 
 
 def _mutation(question: _Question, changed: tuple[str, ...]) -> _Outcome:
@@ -305,87 +292,17 @@ def _explained(question: _Question, finding: _Finding, rows: Flags) -> bool:
     return bool((finding.rows <= rows).all())
 
 
-def _compare(got: Array, values: Values, lines: bounds.Lines, dtype: str) -> _Comparison:
-    """Hold numbers against the truth; each may follow either convention."""
-    *_, allowed = lines.values()
-    error, expected, other = bounds.need(got, values.torch, dtype), values.torch, False
-    if values.masked is not values.torch:
-        second = bounds.need(got, values.masked, dtype)
-        use = bounds.passes(second, allowed) & ~bounds.passes(error, allowed)
-        error, expected, other = np.where(use, second, error), np.where(use, values.masked, expected), bool(use.any())
-    grade = next((grade for grade, line in lines.items() if bounds.passes(error, line).all()), Grade.FAIL)
-    return _Comparison(got, expected, error, allowed, ~bounds.passes(error, allowed), grade, other)
-
-
-def _numbers(tensor: torch.Tensor) -> torch.Tensor | None:
-    """Return a tensor's values as float64 on the CPU, or None where they are no real numbers that can be read."""
-    try:
-        if tensor.is_complex():
-            return None
-        dense = tensor.detach()
-        return (dense if dense.layout is torch.strided else dense.to_dense()).to("cpu", torch.float64)
-    except (RuntimeError, NotImplementedError, TypeError):
-        return None
-
-
-def _format(tensor: torch.Tensor) -> str:
-    """Return the dtype that the answer was rounded to; float64 where it is none of ours."""
-    name = str(tensor.dtype).removeprefix("torch.")
-    return name if name in UNIT_ROUNDOFF else "float64"
-
-
-def _identical(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    left, right = _numbers(one), _numbers(other)
-    return left is not None and right is not None and np.array_equal(left.numpy(), right.numpy(), equal_nan=True)
-
-
-def _worst(comparison: _Comparison) -> int:
-    return int(np.where(comparison.wrong, np.nan_to_num(comparison.ratio, nan=np.inf), -1.0).argmax())
-
-
-def _diagnose(question: _Question, comparison: _Comparison, dtype: str, quantity: str) -> str:
+def _diagnose(question: _Question, compared: Compared, dtype: str, quantity: str) -> str:
     return diagnosis.explain(
         diagnosis.Symptom(
             problem=question.problem,
             inputs=question.inputs,
             truth=question.truth,
             quantity=quantity,
-            got=comparison.got,
-            expected=comparison.expected,
-            allowed=comparison.allowed,
-            wrong=comparison.wrong,
+            got=compared.got,
+            expected=compared.expected,
+            allowed=compared.allowed,
+            wrong=compared.wrong,
             dtype=dtype,
         )
     )
-
-
-def _sentence(name: str, comparison: _Comparison, at: int, index: tuple[object, ...], looks_like: str) -> str:
-    """Return where the worst number is, what came, what was expected, by how much, and what it looks like."""
-    got, expected, error, allowed, ratio = (
-        float(array.reshape(-1)[at])
-        for array in (comparison.got, comparison.expected, comparison.error, comparison.allowed, comparison.ratio)
-    )
-    where = f"{name}[{', '.join(map(str, index))}]" if index else name
-    off = (
-        f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
-        if np.isfinite(error)
-        else "another class of number"
-    )
-    wrong = (
-        f"; {comparison.wrong.sum()} of {comparison.wrong.size} numbers are wrong" if comparison.wrong.size > 1 else ""
-    )
-    return f"{where} is {got:.9g}, expected {expected:.9g}: {off}{wrong}" + (
-        f"; looks like: {looks_like}" if looks_like else ""
-    )
-
-
-def _error_ulp(comparison: _Comparison, dtype: str) -> float | None:
-    """Return the largest error in units in the last place of the right answer, None where there is none (0, inf, NaN)."""
-    finite = np.isfinite(comparison.got) & np.isfinite(comparison.expected) & (comparison.expected != 0.0)
-    if not finite.any():
-        return None
-    got, expected = comparison.got[finite], comparison.expected[finite]
-    ulp = 2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype)
-    return float((np.abs(got - expected) / ulp).max())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 WORKING_COPIES: Final = 8
 """Logits-sized arrays that one worker may hold at once: two storages, their gradients, the float32 temporaries of three
-arms that are alive one at a time, and the copy that a reply is made from. Counted on the one-hot entrant, the hungriest."""
+arms that are alive one at a time, and the copy that a reply is made from; counted on one-hot, the hungriest."""
 
 
 def _sizes(*sizes: tuple[int, int]) -> tuple[Problem, ...]:
@@ -72,7 +72,7 @@ def product(base: Iterable[Problem], axes: Mapping[str, Sequence[Any]]) -> tuple
 
 
 def by_hand(axes: Mapping[str, Sequence[Any]]) -> tuple[Problem, ...]:
-    """Return the sweep over these axes alone; batch size and classes default to (128, 1000), recorded sizes to themselves."""
+    """Return the sweep over these axes alone; batch size and number of classes default to (128, 1000)."""
     filled = dict(axes)
     filled["batch_size"] = axes.get("batch_size") or (128,)
     filled["num_classes"] = axes.get("num_classes") or (1000,)

@@ -11,7 +11,7 @@ Schema history:
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import json
 import os
 import secrets
@@ -169,7 +169,7 @@ def create(results: Path) -> Journal:
     Raises:
         UsageError: the folder cannot be made or written.
     """
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     run = f"{stamp}-{secrets.token_hex(2)}"
     folder = results / run
     try:
@@ -224,7 +224,8 @@ def read(folder: Path) -> Run:
         msg = f"expected a run's folder with a readable {HEAD}, got {str(folder)!r}: {error}"
         raise UsageError(msg) from None
     if info.get("schema") != SCHEMA:
-        msg = f"run {folder.name} has schema {info.get('schema')}, this version reads {SCHEMA}: use the version that wrote it"
+        schema = info.get("schema")
+        msg = f"run {folder.name} has schema {schema}, this version reads {SCHEMA}: use the version that wrote it"
         raise UsageError(msg)
     lines, damage = _lines(folder / JOURNAL)
     cells = _frame((_cell_row(line) for line in lines if line["kind"] == "cell"), list(CELL_COLUMNS))

@@ -42,18 +42,20 @@ class Scored:
 
 
 def _scaled(by: float) -> Loss:
-    return lambda input, target, **options: functional.cross_entropy(input, target, **options) * by  # noqa: A002
+    return lambda logits, target, **options: functional.cross_entropy(logits, target, **options) * by
 
 
-def _all_rows(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401
+def _all_rows(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
     """Divide a mean by all rows where ignored ones should not count."""
-    each = functional.cross_entropy(input, target, **{**options, "reduction": "none"})
-    return {"mean": each.mean, "sum": each.sum, "none": lambda: each}[options["reduction"]]()
+    each = functional.cross_entropy(logits, target, **{**options, "reduction": "none"})
+    if options["reduction"] == "none":
+        return each
+    return each.mean() if options["reduction"] == "mean" else each.sum()
 
 
-def _unshifted(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401
+def _unshifted(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
     return functional.nll_loss(
-        torch.log(input.exp() / input.exp().sum(1, keepdim=True)),
+        torch.log(logits.exp() / logits.exp().sum(1, keepdim=True)),
         target,
         weight=options["weight"],
         ignore_index=options["ignore_index"],
@@ -65,9 +67,9 @@ class _IgnoresUpstream(torch.autograd.Function):
     """Saves the gradient for an upstream of one and returns it whatever comes."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, target: torch.Tensor, options: Any) -> torch.Tensor:  # noqa: A002, ANN401
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor, options: Any) -> torch.Tensor:  # noqa: ANN401
         with torch.enable_grad():
-            leaf = input.detach().requires_grad_()
+            leaf = logits.detach().requires_grad_()
             loss = functional.cross_entropy(leaf, target, **options)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         ctx.save_for_backward(gradient)
@@ -79,8 +81,8 @@ class _IgnoresUpstream(torch.autograd.Function):
         return gradient, None, None
 
 
-def _ignores_upstream(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401
-    result: torch.Tensor = _IgnoresUpstream.apply(input, target, options)  # type: ignore[no-untyped-call]
+def _ignores_upstream(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
+    result: torch.Tensor = _IgnoresUpstream.apply(logits, target, options)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -93,9 +95,9 @@ WRONG: Final[Mapping[str, Loss]] = {
 }
 RIGHT: Final[Mapping[str, Loss]] = {
     "F.cross_entropy": functional.cross_entropy,
-    "float64 inside": lambda input, target, weight=None, **options: functional.cross_entropy(  # noqa: A006
-        input.double(), target, weight=None if weight is None else weight.double(), **options
-    ).to(input.dtype),
+    "float64 inside": lambda logits, target, weight=None, **options: functional.cross_entropy(
+        logits.double(), target, weight=None if weight is None else weight.double(), **options
+    ).to(logits.dtype),
 }
 
 

@@ -76,15 +76,15 @@ class Status(StrEnum):
 
     @property
     def is_wrong(self) -> bool:
-        """Whether something is wrong, unless a declared deviation explains it: not so for passed, unsupported, skipped."""
+        """Whether it is wrong unless a deviation was declared: all but passed, unsupported and skipped."""
         return self not in (Status.PASSED, Status.UNSUPPORTED, Status.SKIPPED)
 
 
 class Grade(StrEnum):
-    """How accurate the answers are, best first; each includes the ones before it. `FAIL` is the only one that does not pass.
+    """How accurate the answers are, best first; each includes the ones before it, and all but `FAIL` pass.
 
     A: as good as correctly rounded. B: float32-accumulating sums, maximum subtracted. B-: log-sum-exp stored, then
-    subtracted. H: explained by worst-case rounding in the compute precision. C: every operation rounded to a half dtype.
+    subtracted. H: explained by worst-case rounding in the compute precision. C: each operation rounded to a half dtype.
     """
 
     A = "A"
@@ -153,7 +153,7 @@ class WorkContract:
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One entrant: a callable with the signature of `torch.nn.functional.cross_entropy`, and what its author says of it.
+    """One entrant: a callable with `torch.nn.functional.cross_entropy`'s signature, and what its author says of it.
 
     Attributes:
         name: unique over all sources; matches `[A-Za-z0-9][A-Za-z0-9._+-]*`.
@@ -188,9 +188,9 @@ class Implementation:
             raise UsageError(msg)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the loss's own signature
-        """Call the function (or, for a factory, what it builds), so that a decorated loss stays usable in its module."""
+        """Call the function (of a factory, what it builds), so that a decorated loss stays usable in its module."""
         function = self.function() if self.factory else self.function
-        return function(*args, **kwargs)
+        return function(**kwargs)(*args) if isinstance(function, type) else function(*args, **kwargs)
 
 
 def implementation(
@@ -206,7 +206,7 @@ def implementation(
     work: WorkContract | None = None,
     packages: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Implementation]:
-    """Make an `Implementation` of the decorated function; registers nothing (discovery finds it at the module's top level).
+    """Make an `Implementation` of the decorated function; registers nothing, discovery looks at the top level.
 
     Args: see the attributes of `Implementation`; `summary` defaults to the first line of the docstring.
 

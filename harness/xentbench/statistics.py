@@ -46,7 +46,7 @@ class Interval:
     @property
     def half_width(self) -> float:
         """Half of the interval's width on the log scale: 0.01 is one per cent."""
-        return (math.log(self.high) - math.log(self.low)) / 2 if 0 < self.low and math.isfinite(self.high) else math.inf
+        return (math.log(self.high) - math.log(self.low)) / 2 if self.low > 0 and math.isfinite(self.high) else math.inf
 
 
 UNKNOWN: Final = Interval(math.nan, 0.0, math.inf)
@@ -84,7 +84,7 @@ def median_interval(logs: Floats, confidence: float = WITHIN_CONFIDENCE) -> Inte
 
 
 def across_workers(medians: Floats, confidence: float = ACROSS_CONFIDENCE) -> Interval:
-    """Return the mean of the workers' log medians and its t interval: processes are a level of variation of their own."""
+    """Return the mean of the workers' log medians and its t interval: processes vary among themselves."""
     count = len(medians)
     if count < 2:  # noqa: PLR2004 - one worker has no spread
         return UNKNOWN
@@ -116,6 +116,6 @@ def compare(interval: Interval, workers: int, margin: float = DIFFERENT_MARGIN) 
 
 
 def next_look(spent: float, taken: int) -> int | None:
-    """Return the number of looks that are due once this share of the budget is spent, if more than `taken`, else None."""
+    """Return how many looks are due once this share of the budget is spent, if more than `taken`, else None."""
     due = sum(1 for look in LOOKS if spent >= look)
     return due if due > taken else None

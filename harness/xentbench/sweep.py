@@ -79,7 +79,7 @@ class Sweep:
             self._time(Path(builds), deadline_s)
 
     def _judge(self, builds: Path) -> None:
-        """Have every askable pair answered, judged and weighed; problem by problem, so that one truth is held at a time."""
+        """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
         self.watch.stage("judging", sum(len(self.plan.askable(problem)) for problem in self.plan.asked))
         with ThreadPoolExecutor(PARALLEL) as pool, contextlib.ExitStack() as stack:

@@ -62,14 +62,14 @@ class Measure:
 
 LATENCY: Final = Measure(
     *("latency", "Latency", "latency of one call", "latency_s", ("latency_p05_s", "latency_p95_s")),
-    *("floor_s", "floor: bytes over bandwidth", "s"),
+    *("floor_s", "floor: bytes / bandwidth", "s"),
 )
 SPEEDUP: Final = Measure(
     *("speedup", "Speed-up over F.cross_entropy", "speed-up", "speedup", ("speedup_low", "speedup_high")),
     *("", "", "x"),
 )
 MEMORY: Final = Measure(
-    *("memory", "Peak memory", "peak memory beyond the inputs", "peak_bytes", None),
+    *("memory", "Peak memory", "peak memory of one call", "peak_bytes", None),
     *("minimum_bytes", "analytic minimum", "B"),
 )
 
@@ -107,7 +107,7 @@ def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel(measure.axis)
     _log_axis(grid[0, 0], measure, axis="y")
-    _legend(figure, measure, cells, styles)
+    _legend(figure, measure, cells, styles, lines=True)
     return figure
 
 
@@ -156,17 +156,27 @@ def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
     (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
     low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
     narrow = np.log10(high / low) < WIDE_DECADES
+    if narrow:
+        # Out to the next written tick: without it nobody can read off where the best entrants lie.
+        (axes.set_ylim if axis == "y" else axes.set_xlim)(_written(low, up=False) * 0.97, _written(high, up=True) * 1.03)
     side = axes.yaxis if axis == "y" else axes.xaxis
     side.set_major_locator(LogLocator(subs=SUBTICKS if narrow else (1.0,), numticks=12))
     side.set_major_formatter(FuncFormatter(measure.tick))
     side.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, measure: Measure, cells: pd.DataFrame, styles: dict[str, Look]) -> None:
+def _written(value: float, *, up: bool) -> float:
+    """Return the nearest of 1, 2, 5, 10, … (times any power of ten) at or beyond `value`."""
+    decade = np.floor(np.log10(value))
+    ticks = [sub * 10.0 ** (decade + shift) for shift in (-1, 0, 1) for sub in SUBTICKS]
+    return min(t for t in ticks if t >= value * 0.999) if up else max(t for t in ticks if t <= value * 1.001)
+
+
+def _legend(figure: Figure, measure: Measure, cells: pd.DataFrame, styles: dict[str, Look], *, lines: bool) -> None:
     """Name the implementations that were drawn, and the floor, to the right of all panels."""
     shown = cells[measure.value].groupby("implementation").count()
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linestyle=look.line, linewidth=1.2)
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linestyle=look.line if lines else "")
         for name, look in styles.items()
         if shown[name]
     ]
@@ -177,7 +187,7 @@ def _legend(figure: Figure, measure: Measure, cells: pd.DataFrame, styles: dict[
     if measure.unit == "x":
         handles.append(Line2D([], [], color=INK, linewidth=1.0))
         labels.append("F.cross_entropy")
-    figure.legend(handles, labels, loc="outside right center", fontsize=8, handlelength=3)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, handlelength=3 if lines else 1.6)
 
 
 def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
@@ -203,7 +213,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     axes.set_ylabel(measure.axis)
     axes.set_xlabel("problem, from few logits to many")
     _log_axis(axes, measure, axis="y")
-    _legend(figure, measure, cells, styles)
+    _legend(figure, measure, cells, styles, lines=False)
     return figure
 
 
@@ -235,12 +245,13 @@ def intervals(view: View, measure: Measure, phase: str, subtitle: str) -> Figure
 def _interval_panel(axes: Axes, measure: Measure, rows: pd.DataFrame, styles: dict[str, Look]) -> None:
     axes.axvline(1.0, color=INK, linewidth=1.0)
     axes.grid(visible=True, axis="x")
+    axes.tick_params(axis="y", length=0)
     for place, (name, look) in enumerate(styles.items()):
         row = rows.loc[name]
         if np.isfinite(row[measure.value]):
             if measure.ends and np.isfinite(row[list(measure.ends)].to_numpy(float)).all():
-                axes.hlines(place, row[measure.ends[0]], row[measure.ends[1]], color=look.colour, linewidth=2.2)
-            axes.plot([row[measure.value]], [place], color=look.colour, marker=look.marker, markersize=4.5)
+                axes.hlines(place, row[measure.ends[0]], row[measure.ends[1]], color=look.colour, linewidth=2.4)
+            axes.plot([row[measure.value]], [place], color=look.colour, marker=look.marker, markersize=4)
         else:
             word = "not timed" if row["status"] == Status.PASSED else drawn(row["status"])
             across = axes.get_yaxis_transform()

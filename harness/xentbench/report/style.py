@@ -118,7 +118,7 @@ def sheet(view: View, size: tuple[float, float], title: str, subtitle: str = "")
     top, bottom = 0.62 if subtitle else 0.4, 0.32
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(rect=(0.0, bottom / high, 1.0, 1 - (top + bottom) / high), wspace=0.04, hspace=0.06)
+    engine.set(rect=(0.1 / wide, bottom / high, 1 - 0.25 / wide, 1 - (top + bottom) / high), wspace=0.04, hspace=0.06)
     left = 0.12 / wide
     figure.text(left, 1 - 0.12 / high, drawn(title, 120), fontsize=13, fontweight="bold", va="top")
     figure.text(left, 1 - 0.38 / high, drawn(subtitle, int(wide * 14)), fontsize=9, va="top")

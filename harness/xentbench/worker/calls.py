@@ -43,9 +43,11 @@ def options_of(problem: Problem, weight: torch.Tensor | None) -> dict[str, Any]:
 
 
 def offered_options(function: Callable[..., Any]) -> frozenset[str]:
-    """Return which options of `F.cross_entropy` the callable's signature takes (an `nn.Module` class: its constructor's)."""
+    """Return which options of `F.cross_entropy` the callable's signature takes (of a class, its constructor's)."""
+    # A module instance is called through `Module.__call__(*args, **kwargs)`, which says nothing.
+    signed = function.forward if isinstance(function, torch.nn.Module) else function
     try:
-        parameters = inspect.signature(function).parameters
+        parameters = inspect.signature(signed).parameters
     except (TypeError, ValueError):  # some builtins have no signature
         return frozenset(DEFAULTS)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -121,7 +123,7 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
 
 
 def fresh(problem: Problem, inputs: Inputs, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and target as new leaves of the same layout, requiring gradients as the phase and the problem say."""
+    """Return logits and target as new leaves of the same layout, requiring gradients as phase and problem say."""
     logits, target = _copy(inputs.logits), _copy(inputs.target)
     if phase is not Phase.FORWARD_NO_GRAD:
         logits.requires_grad_()
@@ -132,7 +134,7 @@ def fresh(problem: Problem, inputs: Inputs, phase: Phase) -> tuple[torch.Tensor,
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     """Copy values into storage of the same shape, strides and offset (`clone` would make slices contiguous)."""
-    storage = tensor.untyped_storage().clone()
+    storage = tensor.untyped_storage().clone()  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
         storage, tensor.storage_offset(), tensor.shape, tensor.stride()
     )

@@ -1,7 +1,8 @@
 """What torch.compile did: whether a graph was made, and that none was made again while the clock ran.
 
-Over a sweep dynamo reaches its recompile limit and then runs eagerly without a word, so that a "compile" column may hold
-no compiled code at all. Set-up therefore starts from an empty cache, and a fall-back ends as a status, never as a time.
+Over a sweep dynamo reaches its recompile limit and then runs eagerly without a word, so that a "compile" column may
+hold no compiled code at all. Set-up therefore starts from an empty cache, and a fall-back ends as a
+status, never as a time.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Duel:
         result = loss(at.logits, at.target)
         cpu = cpu_ns()
         start = now_ns()
-        result.backward(upstream)
+        result.backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
         cpu = cpu_ns() - cpu
         at.logits.grad = at.target.grad = None
@@ -165,7 +165,7 @@ class Duel:
         now_ns, cpu_ns = self.clock.now_ns, self.clock.cpu_ns
         cpu = cpu_ns()
         start = now_ns()
-        loss(logits, target).backward(upstream)
+        loss(logits, target).backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
         cpu = cpu_ns() - cpu
         logits.grad = target.grad = None

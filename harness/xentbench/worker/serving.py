@@ -1,7 +1,7 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `begin`, `burst`, `free`, `stop`. A reply has
-`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `begin`, `burst`, `free`, `stop`. A
+reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch

@@ -73,7 +73,7 @@ class Channel:
         self._write(struct.pack(">I", len(text)) + text, deadline)
         for tensor in held.values():
             if tensor.numel():
-                self._write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()), deadline)
+                self._write(tensor.reshape(-1).view(torch.uint8).numpy().data, deadline)
 
     def receive(self, within_s: float | None = None) -> tuple[Record, Tensors]:
         """Read one record and its tensors (copies that belong to the caller).

@@ -1,0 +1,119 @@
+"""Numbers held against the truth: which are wrong, how accurate they are, and the worst of them in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xentbench import bounds
+from xentbench.spec import UNIT_ROUNDOFF, Grade
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from xentbench.oracle import Values
+
+    Array = npt.NDArray[np.float64]
+    Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Numbers held against the truth, all of one shape.
+
+    Attributes:
+        got: what came.
+        expected: what is right, by the convention that fits.
+        error: `bounds.need` of both.
+        allowed: the loosest bound.
+        wrong: where the error is not allowed.
+        grade: the best grade whose line holds everywhere.
+        other_convention: whether some number is right only by the conventions of masked kernels.
+    """
+
+    got: Array
+    expected: Array
+    error: Array
+    allowed: Array
+    wrong: Flags
+    grade: Grade
+    other_convention: bool
+
+    @property
+    def ratio(self) -> Array:
+        """Error in units of the loosest bound."""
+        with np.errstate(all="ignore"):
+            return np.where(self.error == 0.0, 0.0, self.error / self.allowed)
+
+    @property
+    def worst(self) -> int:
+        """Flat position of the wrong number that is furthest off."""
+        return int(np.where(self.wrong, np.nan_to_num(self.ratio, nan=np.inf), -1.0).argmax())
+
+
+def compare(got: Array, values: Values, lines: bounds.Lines, dtype: str) -> Compared:
+    """Hold numbers against the truth; each may follow either convention."""
+    *_, allowed = lines.values()
+    error, expected, other = bounds.need(got, values.torch, dtype), values.torch, False
+    if values.masked is not values.torch:
+        second = bounds.need(got, values.masked, dtype)
+        use = bounds.passes(second, allowed) & ~bounds.passes(error, allowed)
+        error, expected, other = np.where(use, second, error), np.where(use, values.masked, expected), bool(use.any())
+    grade = next((grade for grade, line in lines.items() if bounds.passes(error, line).all()), Grade.FAIL)
+    return Compared(got, expected, error, allowed, ~bounds.passes(error, allowed), grade, other)
+
+
+def numbers_of(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return a tensor's values as float64 on the CPU, or None where they are no real numbers that can be read."""
+    try:
+        if tensor.is_complex():
+            return None
+        dense = tensor.detach()
+        return (dense if dense.layout is torch.strided else dense.to_dense()).to("cpu", torch.float64)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+
+
+def format_of(tensor: torch.Tensor) -> str:
+    """Return the dtype that the answer was rounded to; float64 where it is none of ours."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return name if name in UNIT_ROUNDOFF else "float64"
+
+
+def identical(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two answers agree in dtype, shape and every number; NaN equals NaN."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    left, right = numbers_of(one), numbers_of(other)
+    return left is not None and right is not None and np.array_equal(left.numpy(), right.numpy(), equal_nan=True)
+
+
+def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_like: str) -> str:
+    """Return where the worst number is, what came, what was expected, by how much, and what it looks like."""
+    got, expected, error, allowed, ratio = (
+        float(array.reshape(-1)[compared.worst])
+        for array in (compared.got, compared.expected, compared.error, compared.allowed, compared.ratio)
+    )
+    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    parts = [f"{where} is {got:.9g}, expected {expected:.9g}: another class of number"]
+    if np.isfinite(error):
+        off = f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
+        parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {off}"]
+    if compared.wrong.size > 1:
+        parts.append(f"{compared.wrong.sum()} of {compared.wrong.size} numbers are wrong")
+    if looks_like:
+        parts.append(f"looks like: {looks_like}")
+    return "; ".join(parts)
+
+
+def error_ulp(compared: Compared, dtype: str) -> float | None:
+    """Return the largest error in units in the last place of the right answer; None where all are 0, inf or NaN."""
+    finite = np.isfinite(compared.got) & np.isfinite(compared.expected) & (compared.expected != 0.0)
+    if not finite.any():
+        return None
+    got, expected = compared.got[finite], compared.expected[finite]
+    ulp = 2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype)
+    return float((np.abs(got - expected) / ulp).max())

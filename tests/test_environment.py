@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+from pathlib import Path
+
+from xentbench import environment
+
+
+def test_a_description_is_json_and_names_no_host_user_or_folder():
+    text = json.dumps(environment.describe(threads=1, allocator="warm", pinned=True))
+    assert str(Path.home()) not in text or str(Path.home()) == "/"
+    assert getpass.getuser() not in json.loads(text)
+    assert platform.node() not in json.loads(text).values()
+    assert json.loads(text)["torch"]
+
+
+def test_unlike_settings_are_named_with_both_values():
+    one = environment.describe(threads=1, allocator="warm", pinned=True)
+    assert environment.differences(one, one) == {}
+    assert environment.differences(one, {**one, "threads": 2, "kernel": "other"}) == {"threads": (1, 2)}
+
+
+def test_an_absent_package_is_absent():
+    assert environment.version("no-such-distribution-anywhere") == "absent"
+
+
+def test_memory_is_available_in_bytes():
+    assert environment.available_bytes() > 2**20

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from xentbench import problems
+from xentbench.spec import Problem, UsageError
+
+
+def test_every_grid_is_made_of_different_problems():
+    for name in problems.GRIDS:
+        made = problems.grid(name)
+        assert len({problem.key for problem in made}) == len(made) > 0
+
+
+def test_the_named_grids_hold_the_promised_sizes():
+    sizes = {
+        name: [(p.batch_size, p.num_classes) for p in problems.grid(name) if not p.recorded] for name in problems.GRIDS
+    }
+    assert sizes["smoke"] == [(8, 10), (128, 1000)]
+    assert sizes["default"] == [(1024, 2), (8, 10), (128, 1000), (32, 32000)]
+    assert set(sizes["small"]) == {(n, c) for n in (32, 256) for c in (10, 100, 1000, 10000)}
+    assert (8192, 256_000) in sizes["llm"]
+    assert (8192, 262_144) in sizes["ladder"]
+    assert len(sizes["ladder"]) == 11
+
+
+def test_an_unknown_grid_is_told_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'default'"):
+        problems.grid("defualt")
+
+
+def test_a_sweep_is_the_product_of_its_axes():
+    made = problems.by_hand({"num_classes": [10, 100], "dtype": ["float32", "bfloat16"], "reduction": []})
+    assert [(p.batch_size, p.num_classes, p.dtype) for p in made] == [
+        (128, 10, "float32"),
+        (128, 10, "bfloat16"),
+        (128, 100, "float32"),
+        (128, 100, "bfloat16"),
+    ]
+
+
+def test_a_sweep_names_a_problem_once():
+    assert len(problems.product([Problem(batch_size=8)], {"dtype": ["float32", "float32"]})) == 1
+
+
+def test_bytes_grow_with_the_problem_and_count_float32_inside_half():
+    half, single = (Problem(batch_size=64, num_classes=1000, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    assert problems.worker_bytes(half) == problems.worker_bytes(single) == 8 * 64_000 * 4
+    assert problems.judge_bytes(single) > 8 * 64_000

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xentbench import inputs
+from xentbench.spec import Implementation, Phase, Problem
+from xentbench.worker import calls
+
+
+def asked(function, key: str = "N=6,C=4", **fields):
+    problem = Problem.parse(key)
+    given = inputs.make(problem, 0)
+    return calls.answer(calls.bind(Implementation("x", function, **fields), problem, given.weight), problem, given)
+
+
+def test_functions_classes_instances_and_factories_answer_alike():
+    expected = asked(functional.cross_entropy, "N=6,C=4,label-smoothing=0.1")
+    for function, fields in ((nn.CrossEntropyLoss, {}), (lambda: functional.cross_entropy, {"factory": True})):
+        answers = asked(function, "N=6,C=4,label-smoothing=0.1", **fields)
+        assert torch.equal(answers.loss, expected.loss)
+        assert torch.equal(answers.gradient, expected.gradient)
+    assert torch.equal(asked(nn.CrossEntropyLoss()).loss, asked(functional.cross_entropy).loss)
+
+
+def test_an_option_that_is_not_in_the_signature_is_a_refusal_with_its_name():
+    def plain(logits, target, reduction="mean"):
+        return functional.cross_entropy(logits, target, reduction=reduction)
+
+    entry = Implementation("plain", plain)
+    assert calls.refusal(entry, Problem.parse("N=6,C=4,reduction=sum")) is None
+    assert calls.refusal(entry, Problem.parse("N=6,C=4,ignore-index=3")) == "does not offer ignore_index=3"
+    assert calls.refusal(entry, Problem.parse("N=6,C=4,weight=random")) == "does not offer weight=random"
+    with pytest.raises(calls.UnsupportedError, match="label_smoothing=0.1"):
+        asked(plain, "N=6,C=4,label-smoothing=0.1")
+
+
+def test_what_supports_says_goes_first():
+    entry = Implementation("two", functional.cross_entropy, supports=lambda p: None if p.num_classes == 2 else "C != 2")
+    assert calls.refusal(entry, Problem.parse("N=6,C=2")) is None
+    assert calls.refusal(entry, Problem.parse("N=6,C=4")) == "C != 2"
+
+
+def test_inputs_changed_in_forward_or_backward_are_named():
+    def tramples(logits, target):
+        loss = functional.cross_entropy(logits, target)
+        logits.data.zero_()
+        target.data.fill_(0)
+        return loss
+
+    assert asked(tramples).changed[:2] == (
+        "logits after forward",
+        "target after forward",
+    )
+
+    class Late(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, logits, target):
+            ctx.logits = logits
+            return functional.cross_entropy(logits.detach(), target)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            ctx.logits.data.mul_(2)
+            return torch.zeros_like(ctx.logits), None
+
+    assert asked(Late.apply).changed == ("logits after backward",)
+    assert asked(functional.cross_entropy).changed == ()
+
+
+def test_a_nan_in_the_logits_is_not_a_change():
+    def poisoned(logits, target):
+        return functional.cross_entropy(logits, target)
+
+    problem = Problem.parse("N=6,C=4")
+    made = inputs.make(problem, 0)
+    made.logits[0, 0] = float("nan")
+    assert calls.answer(calls.bind(Implementation("x", poisoned), problem, None), problem, made).changed == ()
+
+
+def test_a_loss_without_a_graph_has_no_gradient():
+    answers = asked(lambda logits, target: functional.cross_entropy(logits.detach(), target))
+    assert answers.gradient is None
+
+
+def test_the_upstream_gradient_is_the_problems():
+    problem = Problem.parse("N=6,C=4,reduction=none")
+    given = inputs.make(problem, 0)
+    answers = asked(functional.cross_entropy, problem.key)
+    leaf = given.logits.clone().requires_grad_()
+    functional.cross_entropy(leaf, given.target, reduction="none").backward(given.upstream)
+    assert torch.equal(answers.gradient, leaf.grad)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "column-slice", "row-slice", "expanded", "offset"])
+def test_a_fresh_copy_keeps_the_layout_and_owns_its_memory(layout: str):
+    problem = Problem(batch_size=6, num_classes=4, logits_layout=layout)
+    given = inputs.make(problem, 0)
+    logits, _ = calls.fresh(problem, given, Phase.FORWARD)
+    assert logits.stride() == given.logits.stride()
+    assert logits.storage_offset() == given.logits.storage_offset()
+    assert torch.equal(logits, given.logits)
+    assert logits.untyped_storage().data_ptr() != given.logits.untyped_storage().data_ptr()
+    assert logits.requires_grad
+    assert logits.is_leaf

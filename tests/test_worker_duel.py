@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from worker_fixtures import ticking_clock
+
+from xentbench import inputs
+from xentbench.spec import Phase, Problem
+from xentbench.worker.clock import Clock
+from xentbench.worker.duel import Duel
+
+
+def duel(key: str, phase: Phase, arms, clock: Clock | None = None, **fields) -> Duel:
+    problem = Problem.parse(key)
+    return Duel(problem, phase, arms, inputs.make(problem, 0), clock or ticking_clock(), **fields)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize(
+    "key", ["N=8,C=10", "N=none,C=5", "N=0,C=4", "N=4,C=6,dims=3,dtype=bfloat16", "N=8,C=3,target=soft"]
+)
+def test_every_phase_gives_a_time_for_every_arm_and_round(phase: Phase, key: str):
+    ran = duel(key, phase, [functional.cross_entropy] * 3).burst(1, 0.0, 5, 50)
+    assert ran.wall_ns.shape == ran.cpu_ns.shape == (5, 3)
+    assert (ran.wall_ns == 10).all()
+
+
+def test_each_round_visits_every_arm_primed_then_timed_in_an_order_of_its_own():
+    calls: list[int] = []
+
+    def arm(number: int):
+        def loss(logits, target):
+            calls.append(number)
+            return functional.cross_entropy(logits, target)
+
+        return loss
+
+    duel("N=8,C=10", Phase.FORWARD, [arm(0), arm(1), arm(2)]).burst(1, 0.0, 40, 40)
+    visits = list(zip(calls[::2], calls[1::2], strict=True))
+    assert all(first == second for first, second in visits)
+    rounds = [tuple(first for first, _ in visits[start : start + 3]) for start in range(0, 120, 3)]
+    assert all(sorted(order) == [0, 1, 2] for order in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_the_budget_and_the_limits_end_a_burst():
+    arms = [functional.cross_entropy] * 2
+    assert len(duel("N=8,C=10", Phase.FORWARD, arms).burst(1, 1e-6, 4, 1000).wall_ns) > 4
+    assert len(duel("N=8,C=10", Phase.FORWARD, arms).burst(1, 1e9, 4, 7).wall_ns) == 7
+    assert (
+        len(duel("N=8,C=10", Phase.FORWARD, arms, Clock(lambda: 0, lambda: 0, 1, 0)).burst(1, 0.0, 4, 9).wall_ns) == 4
+    )
+
+
+@pytest.mark.parametrize("key", ["N=8,C=10", "N=8,C=10,dtype=bfloat16", "N=4,C=6,dims=3", "N=none,C=9"])
+def test_a_refresh_changes_one_logit_in_every_row_and_leaves_no_version(key: str):
+    seen: list[torch.Tensor] = []
+    versions: list[int] = []
+
+    def spy(logits, target):
+        seen.append(logits.detach().clone())
+        versions.append(logits._version)
+        return functional.cross_entropy(logits, target)
+
+    problem = Problem.parse(key)
+    duel(key, Phase.FORWARD, [spy]).burst(1, 0.0, 6, 6)
+    timed = seen[1::2]
+    for before, after in itertools.pairwise(timed):
+        changed = (before != after).sum().item()
+        assert 0 < changed <= problem.rows
+    assert len(set(versions)) == 1
+
+
+def test_targets_are_refreshed_and_ignored_ones_stay_ignored():
+    seen: list[torch.Tensor] = []
+
+    def spy(logits, target):
+        seen.append(target.clone())
+        return functional.cross_entropy(logits, target)
+
+    duel("N=64,C=10,ignored=0.3", Phase.FORWARD, [spy]).burst(1, 0.0, 20, 20)
+    assert any(not torch.equal(one, other) for one, other in itertools.pairwise(seen[1::2]))
+    ignored = [(target == -100) for target in seen]
+    assert all(torch.equal(ignored[0], mask) for mask in ignored)
+
+
+def test_the_same_seed_asks_the_same_values_and_another_does_not():
+    def values(seed: int) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+
+        def spy(logits, target):
+            seen.append(logits.detach().clone())
+            return functional.cross_entropy(logits, target)
+
+        duel("N=8,C=10", Phase.FORWARD, [spy]).burst(seed, 0.0, 3, 3)
+        return torch.stack(seen)
+
+    assert torch.equal(values(1), values(1))
+    assert not torch.equal(values(1), values(2))
+
+
+def test_logits_that_are_overwritten_by_declaration_come_back():
+    seen: list[float] = []
+
+    def overwrites(logits, target):
+        seen.append(float(logits.detach().abs().sum()))
+        loss = functional.cross_entropy(logits, target)
+        with torch.no_grad():
+            logits.zero_()
+        return loss
+
+    duel("N=8,C=10", Phase.FORWARD_NO_GRAD, [overwrites], restore=True).burst(1, 0.0, 3, 3)
+    assert min(seen) > 1
+
+
+def test_the_no_grad_phase_runs_without_gradients_and_the_others_with():
+    modes: dict[Phase, bool] = {}
+
+    def spy(phase: Phase):
+        def loss(logits, target):
+            modes[phase] = torch.is_grad_enabled() and logits.requires_grad
+            return functional.cross_entropy(logits, target)
+
+        return loss
+
+    for phase in Phase:
+        duel("N=8,C=10", phase, [spy(phase)]).burst(1, 0.0, 2, 2)
+    assert modes == {phase: phase is not Phase.FORWARD_NO_GRAD for phase in Phase}
+
+
+def test_gradients_are_reset_between_visits():
+    def arm(logits, target):
+        assert logits.grad is None
+        return functional.cross_entropy(logits, target)
+
+    duel("N=8,C=10", Phase.FORWARD_BACKWARD, [arm]).burst(1, 0.0, 5, 5)
+
+
+def test_the_system_clock_knows_itself():
+    clock = Clock.system(readings=101)
+    assert clock.now_ns() < clock.now_ns() + 1
+    assert 0 <= clock.overhead_ns < 1e6
+    assert clock.resolution_ns > 0
+    assert np.isfinite(clock.cpu_ns())

@@ -1,0 +1,33 @@
+"""Stand-ins that several tests share: a clock that advances as told, and plugin files."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from xentbench.worker.clock import Clock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ticking_clock(step_ns: int = 10) -> Clock:
+    """Return a clock that advances by the same step at every reading."""
+    wall, cpu = itertools.count(step=step_ns), itertools.count(step=step_ns)
+    return Clock(lambda: next(wall), lambda: next(cpu), 1.0, float(step_ns))
+
+
+def plugin(folder: Path, text: str, name: str = "losses.py") -> Path:
+    """Write a plugin file and return its path."""
+    file = folder / name
+    file.write_text("import torch\nfrom torch.nn import functional as F\nfrom xentbench import implementation\n" + text)
+    return file
+
+
+ONE_GOOD = """
+@implementation("good")
+def good(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    '''A right one.'''
+    return F.cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction,
+                           label_smoothing=label_smoothing)
+"""
