@@ -65,7 +65,9 @@ def fifty_digit_losses(problem, given):
     """The loss of each row and the mean's divisor, by the definition, one number at a time."""
     logits = rows.classes_last(given.logits, problem).double().tolist()
     classes, eps = problem.num_classes, mpmath.mpf(problem.label_smoothing)
-    weight = [mpmath.mpf(1)] * classes if given.weight is None else [mpmath.mpf(w) for w in given.weight.double().tolist()]
+    weight = (
+        [mpmath.mpf(1)] * classes if given.weight is None else [mpmath.mpf(w) for w in given.weight.double().tolist()]
+    )
     target = given.target.reshape(-1) if problem.has_index_target else rows.classes_last(given.target, problem).double()
     losses, divisor = [], mpmath.mpf(0)
     for row, wanted in zip(logits, target.tolist(), strict=True):

@@ -1,20 +1,26 @@
 """The panel finds every planted mistake, and lets every right implementation pass."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from xentbench import inputs, oracle, panel, parity
 from xentbench.spec import (
+    DTYPE_BYTES,
+    LAYOUTS,
     Description,
     Failure,
     Implementation,
     Problem,
     Source,
     Status,
+    UsageError,
     Verdict,
 )
 from xentbench.worker import calls
@@ -24,9 +30,9 @@ DECLARED = Description(name="candidate", source=Source("object", "here:candidate
 
 
 def judge(loss: Any, problem: Problem) -> Verdict:
-    given = inputs.make(problem, seed=0)
-    bound = calls.bind(Implementation(name="candidate", function=loss), problem, given.weight)
-    answers = calls.answer(bound, problem, given)
+    tensors = inputs.make(problem, seed=0)
+    bound = calls.bind(Implementation(name="candidate", function=loss), problem, tensors.weight)
+    answers = calls.answer(bound, problem, tensors)
     fresh = inputs.make(problem, seed=0)
     return parity.judge(problem, oracle.solve(problem, fresh), fresh, answers, DECLARED)
 
@@ -144,14 +150,7 @@ def _guarded_mean(loss, arguments):
     return torch.nan_to_num(loss, nan=0.0) if arguments["reduction"] == "mean" else loss
 
 
-def _overwriting(input, target, **options):  # noqa: A002 - torch's
-    loss = functional.cross_entropy(input, target, **options)
-    with torch.no_grad():
-        input.mul_(2.0)
-    return loss.clone()
-
-
-def _mutating_when_no_gradient(input, target, **options):  # noqa: A002 - torch's
+def _mutating(input, target, **options):  # noqa: A002 - torch's
     result = functional.cross_entropy(input.clone(), target, **options)
     input.data.add_(1.0)
     return result
@@ -207,7 +206,7 @@ WRONG = {
         )
     ),
     "target gradient missing": before(lambda a: {"target": a["target"].detach()}),
-    "input overwritten": _mutating_when_no_gradient,
+    "input overwritten": _mutating,
     "result in float32": after(lambda loss, _: loss.float()),
     "computed in bfloat16": in_dtype(torch.bfloat16, functional.cross_entropy),
     "computed in float32": in_dtype(torch.float32, functional.cross_entropy),
@@ -227,6 +226,7 @@ def test_right_implementation_passes_the_full_panel(name):
 def test_quick_panel_finds_planted_mistake(name):
     verdicts = [_judge_or_raise(WRONG[name], problem) for problem in QUICK]
     assert any(verdict.is_wrong for verdict in verdicts)
+    assert all(verdict.failures and verdict.reason for verdict in verdicts if verdict.status is not Status.PASSED)
 
 
 def _judge_or_raise(loss: Any, problem: Problem) -> Verdict:
@@ -234,4 +234,131 @@ def _judge_or_raise(loss: Any, problem: Problem) -> Verdict:
     try:
         return judge(loss, problem)
     except (IndexError, RuntimeError) as error:
-        return Verdict(Status.RAISED, failures=(Failure("exception", str(error)),))
+        return Verdict(Status.RAISED, failures=(Failure("exception", str(error)),), reason=str(error))
+
+
+LIKENESS = {
+    "negated": "wrong sign",
+    "sum for mean": "summed instead of averaged",
+    "mean over all rows": "divides by all rows instead of the valid ones",
+    "exponent not shifted": "not shifted by the maximum",
+    "gradient 1e-3 too large": "is 1.001 times the right one",
+    "small gradients dropped": "small entries of the gradient are dropped",
+    "upstream ignored": "gradient for upstream all ones fits",
+    "upstream's first for all": "its first element is used for all rows",
+    "gradient zero": "no gradient at all arrives",
+    "gradient absent": "is absent",
+    "smoothing over C - 1": "spread over C - 1 classes",
+    "smoothing ignored": "label smoothing ignored",
+    "weight ignored": "class weights ignored",
+    "ignore_index fixed": "ignore_index not honoured",
+    "probabilities as their argmax": "taken as its largest class",
+    "last class missing": "the last class is left out",
+    "clipped probability": "a floor under the probability",
+    "input overwritten": "logits after forward",
+    "result in float32": "has dtype float32, expected bfloat16",
+    "computed in bfloat16": "computed in bfloat16",
+    "hidden state": "loss of a second call",
+}
+
+
+@pytest.mark.parametrize("name", LIKENESS)
+def test_message_says_what_the_mistake_looks_like(name):
+    verdicts = [_judge_or_raise(WRONG[name], problem) for problem in QUICK]
+    messages = [failure.message for verdict in verdicts for failure in verdict.failures]
+    assert any(LIKENESS[name] in message for message in messages), messages
+
+
+OPTIONS = st.builds(
+    lambda shape, target, **axes: Problem(
+        batch_size=shape[0],
+        num_classes=shape[1],
+        dims=shape[2],
+        target=target,
+        **(axes if target == "index" else axes | {"ignore_index": -100}),
+    ),
+    shape=st.sampled_from(
+        [(None, 4, ()), (0, 3, ()), (1, 1, ()), (7, 2, ()), (3, 5, (2,)), (2, 3, (2, 2)), (5, 133, ())]
+    ),
+    target=st.sampled_from(["index", "one-hot", "soft", "unnormalised"]),
+    dtype=st.sampled_from(list(DTYPE_BYTES)),
+    logits=st.sampled_from(["normal", "peaked", "uniform", "equal", "wide"]),
+    scale=st.sampled_from([0.001, 1.0, 10.0]),
+    offset=st.sampled_from([0.0, -300.0, 1e4]),
+    labels=st.sampled_from(["uniform", "zipf", "likely", "unlikely", "edges"]),
+    target_grad=st.booleans(),
+    weight=st.sampled_from(["none", "random", "unequal", "some-zero", "absent-only", "tiny"]),
+    ignored=st.sampled_from([0.0, 0.3, 1.0]),
+    ignore_index=st.sampled_from([-100, -1, 0, 1, 255]),
+    label_smoothing=st.sampled_from([0.0, 0.1, 1.0]),
+    reduction=st.sampled_from(["mean", "sum", "none"]),
+    upstream=st.sampled_from(["random", "one", "expanded"]),
+    logits_layout=st.sampled_from(LAYOUTS),
+    seed=st.integers(0, 1000),
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(problem=OPTIONS, name=st.sampled_from(["log_softmax-gather", "chunked-online", "float64-inside"]))
+def test_right_implementation_never_fails(problem, name):
+    """Half precision is left to those that compute in more: rounding every operation to it overflows, rightly or not."""
+    if problem.dtype in ("bfloat16", "float16") and name == "log_softmax-gather":
+        name = "float64-inside"
+    assert judge(RIGHT[name], problem).reason == ""
+
+
+@pytest.mark.parametrize("name", ["quick", "full", "compiled"])
+def test_panel_is_small_sorted_and_written_as_keys(name):
+    problems = panel.panel(name)
+    assert len(set(problems)) == len(problems)
+    assert [Problem.parse(problem.key) for problem in problems] == list(problems)
+    sizes = [problem.elements for problem in problems]
+    assert sizes == sorted(sizes)
+    assert max(sizes) <= 70_000
+
+
+def test_full_panel_contains_the_others():
+    assert set(QUICK) < set(FULL)
+    assert set(panel.panel("compiled")) <= set(QUICK)
+    assert 20 <= len(QUICK) <= 30
+    assert 70 <= len(FULL) <= 130
+
+
+@pytest.mark.parametrize("problems", [QUICK, FULL], ids=["quick", "full"])
+def test_panel_covers_dtypes_reductions_and_shapes(problems):
+    assert {problem.dtype for problem in problems} == set(DTYPE_BYTES)
+    assert {problem.reduction for problem in problems} == {"mean", "sum", "none"}
+    assert {min(len(problem.logits_shape), 4) for problem in problems} >= {1, 2, 4}
+    assert {problem.batch_size for problem in problems} >= {None, 0, 1}
+    assert sum(problem.num_classes == 2 for problem in problems) >= 4
+    assert {problem.num_classes for problem in problems} >= {1, 2, 3, 10, 100, 1000, 4097}
+
+
+@pytest.mark.parametrize("dtype", DTYPE_BYTES)
+@pytest.mark.parametrize("seed", range(3))
+def test_quick_panel_overflows_an_unshifted_exponent_in_every_dtype(dtype, seed):
+    problems = [problem for problem in QUICK if problem.dtype == dtype]
+    largest = torch.finfo(getattr(torch, dtype)).max
+    assert any(
+        inputs.make(problem, seed).logits.double().max() > math.log(largest) for problem in problems if problem.elements
+    )
+
+
+STARRED = ("dtype", "reduction", "weight", "label_smoothing", "ignore_index")
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(STARRED, 2)))
+def test_full_panel_pairs_the_options(one, other):
+    kept = [problem for problem in FULL if problem.weight not in ("tiny", "absent-only") and problem.batch_size]
+    values = [sorted({getattr(problem, axis) for problem in kept if _common(axis, problem)}) for axis in (one, other)]
+    met = {(getattr(problem, one), getattr(problem, other)) for problem in FULL}
+    assert set(itertools.product(*values)) <= met
+
+
+def _common(axis, problem):
+    return axis != "ignore_index" or problem.ignore_index in (-100, -1, 0, 1, 255)
+
+
+def test_unknown_panel_is_refused():
+    with pytest.raises(UsageError, match="did you mean 'full'"):
+        panel.panel("ful")

@@ -54,7 +54,9 @@ def test_negative_log_probabilities_are_right_to_float64_rounding(name):
 def test_probabilities_and_complements_are_right_to_float64_rounding(name):
     block = block_of(ADVERSARIAL[name])
     with mpmath.workdps(400):
-        exact = [mpmath.exp(logp) if logp > -1e4 else mpmath.mpf(0) for logp in exact_log_probabilities(ADVERSARIAL[name])]
+        exact = [
+            mpmath.exp(logp) if logp > -1e4 else mpmath.mpf(0) for logp in exact_log_probabilities(ADVERSARIAL[name])
+        ]
         for got, one_minus, p in zip(block.probabilities[0], block.complements[0], exact, strict=True):
             assert abs(mpmath.mpf(float(got)) - p) <= 8 * 2.0**-53 * p + 1e-320
             assert abs(mpmath.mpf(float(one_minus)) - (1 - p)) <= 8 * 2.0**-53 * (1 - p)

@@ -91,9 +91,9 @@ def test_a_missing_package_is_named():
 
 
 def test_an_error_becomes_one_bounded_line_even_when_it_cannot_be_printed():
-    class Unprintable(Exception):
+    class UnprintableError(Exception):
         def __str__(self) -> str:
             raise ValueError
 
-    assert loading.one_line(Unprintable()) == "Unprintable: (its message cannot be printed)"
+    assert loading.one_line(UnprintableError()) == "UnprintableError: (its message cannot be printed)"
     assert len(loading.one_line(ValueError("x" * 10**6))) == 2000

@@ -160,7 +160,10 @@ def row_loss_error(problem: Problem, truth: Truth, model: Model, *, stored: bool
     error = rows.mass * shared + unit * (rows.target_spread + (2.0 + forming + adding) * rows.target_nll)
     several = rows.target_logits + rows.mass * np.abs(rows.logsumexp)
     error = error + np.where(rows.terms > 1.0, unit * (adding + forming) * several, 0.0)
-    return np.where(rows.terms > 0.0, error + model.floor * (2.0 + rows.terms), 0.0)
+    with np.errstate(all="ignore"):
+        largest_nll = rows.logsumexp - rows.lowest
+    floor = model.floor * (2.0 + rows.terms * (1.0 + np.where(np.isfinite(largest_nll), largest_nll, 0.0)))
+    return np.where(rows.terms > 0.0, error + floor, 0.0)
 
 
 def loss_error(problem: Problem, truth: Truth, model: Model, *, stored: bool) -> Array:
@@ -198,7 +201,7 @@ def gradient_error(problem: Problem, truth: Truth, block: Block, model: Model, *
         error = softmax + unit * (scaling * (mass + np.abs(block.target)) + adding * mass)
         error = error + np.abs(rows.mass[:, None]) * np.minimum(block.probabilities, model.underflow)
         floor = model.floor * (2.0 + rows.terms[:, None] * block.probabilities) * (rows.terms[:, None] > 0.0)
-        total: Array = upstream * error + floor
+        total: Array = upstream * (error + floor) + floor
         return total
 
 

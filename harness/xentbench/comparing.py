@@ -115,5 +115,6 @@ def error_ulp(compared: Compared, dtype: str) -> float | None:
     if not finite.any():
         return None
     got, expected = compared.got[finite], compared.expected[finite]
-    ulp = 2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype)
+    smallest = torch.finfo(getattr(torch, dtype)).smallest_normal * torch.finfo(getattr(torch, dtype)).eps
+    ulp = np.maximum(2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype), smallest)
     return float((np.abs(got - expected) / ulp).max())

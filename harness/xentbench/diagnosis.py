@@ -98,10 +98,11 @@ def pick(problem: Problem, truth: Truth, quantity: str) -> Array:
 
 def explain(symptom: Symptom) -> str:
     """Return what mistake looks like this, or an empty string: the first row of the table whose hypothesis fits."""
-    for sentence, hypothesis in SUSPECTS:
-        found = hypothesis(symptom)
-        if found:
-            return sentence.format(found)
+    with np.errstate(all="ignore"):
+        for sentence, hypothesis in SUSPECTS:
+            found = hypothesis(symptom)
+            if found:
+                return sentence.format(found)
     return ""
 
 

@@ -143,13 +143,16 @@ def _upstream(problem: Problem, inputs: Inputs) -> Array:
 
 
 def _gradient(block: Block, share: Array, *, masked: bool, no_divisor: bool) -> Array:
-    """Return `(rows, C)` gradient `s (Q p - q)`, written `s ((Q - q) p - q (1 - p))`."""
+    """Return `(rows, C)` gradient `s (Q p - q)`, written `s ((Q - q) p - q (1 - p))`.
+
+    With nothing to divide by, torch gives NaN where rows count and 0 where they are ignored, others the reverse.
+    """
     mass = block.target.sum(axis=1, keepdims=True)
     inner = times(mass - block.target, block.probabilities, masked=masked)
     inner = inner - times(block.target, block.complements, masked=masked)
     gradient = times(share, inner, masked=masked)
-    if masked and no_divisor:
-        gradient[~block.valid] = np.nan
+    if no_divisor:
+        gradient[block.valid ^ masked] = np.nan
     return gradient
 
 

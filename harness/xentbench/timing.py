@@ -162,6 +162,9 @@ def summarise(lanes: Sequence[Lane]) -> Measured:
     if error is not None:
         return Measured(error.status, f"while it was timed: {error.reason}", workers=len(lanes))
     wall = np.concatenate([statistics.keep(burst) for lane in lanes for burst in lane.bursts])
+    if not len(wall):
+        reason = f"rounds: 0 kept, {statistics.LEAST_ROUNDS} needed"
+        return Measured(Status.PASSED, reason, verdict=Comparison.INCONCLUSIVE, workers=len(lanes))
     cpu = np.concatenate([statistics.keep(burst) for lane in lanes for burst in lane.cpu])
     ratio = statistics.combine([lane.logs(CANDIDATE) for lane in lanes])
     canary = statistics.combine([lane.logs(TWIN) for lane in lanes])

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xentbench.report.screen import terminal
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from xentbench.report.view import RunLike
 
-__all__ = ["write"]
+__all__ = ["terminal", "write"]
 
 
 def write(run: RunLike, folder: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from xentbench.report import heatmap
 from xentbench.report.files import write_atomically
-from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, sweeps
+from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, loose, sweeps
 from xentbench.report.style import settings
 from xentbench.report.view import View
 from xentbench.spec import Phase, Status
@@ -51,32 +51,32 @@ def figures(run: RunLike | View) -> dict[str, Figure]:
     """Return every figure that the run has numbers for, by file name without ending; headline phase first.
 
     A grid that has curves and other problems too gets both kinds: `latency-forward+backward-classes` beside
-    `latency-forward+backward`.
+    `latency-forward+backward`. Memory is drawn for the headline phase and for forward.
     """
     view = View.of(run)
     drawings = {"summary": summary(view)} if len(view.implementations) and len(view.problems) else {}
     phases = sorted(view.phases, key=lambda phase: phase != view.headline)
-    for measure in (SPEEDUP, LATENCY, MEMORY):
-        for phase in phases:
-            if not view.phase(phase)[measure.value].notna().any():
-                continue
-            curved, loose = _kinds(view)
-            if curved:
-                drawings[f"{measure.name}-{phase}{CLASSES if loose else ''}"] = _figure(view, measure, phase)
-            if loose:
-                drawings[f"{measure.name}-{phase}"] = _figure(view, measure, phase, curved=False)
+    some = [phase for phase in phases if phase in (view.headline, Phase.FORWARD)]
+    wanted = [(measure, phase) for measure in (SPEEDUP, LATENCY) for phase in phases] + [(MEMORY, p) for p in some]
+    for measure, phase in wanted:
+        if view.phase(phase)[measure.value].notna().any():
+            drawings |= _both_kinds(view, measure, phase)
     return drawings
 
 
-def _kinds(view: View) -> tuple[bool, bool]:
-    """Return whether some problems lie on curves against C, and whether some do not."""
-    on_curves = sum(len(group) for _, group in sweeps(view.problems))
-    return on_curves > 0, on_curves < len(view.problems)
+def _both_kinds(view: View, measure: Measure, phase: str) -> dict[str, Figure]:
+    name, others = f"{measure.name}-{phase}", len(loose(view.problems)) > 0
+    figures = {}
+    if sweeps(view.problems):
+        figures[name + (CLASSES if others else "")] = _figure(view, measure, phase)
+    if others:
+        figures[name] = _figure(view, measure, phase, curved=False)
+    return figures
 
 
 def _figure(view: View, measure: Measure, phase: str, *, curved: bool | None = None) -> Figure:
     if curved is None:
-        curved = _kinds(view)[0]
+        curved = bool(sweeps(view.problems))
     draw = curves if curved else intervals if measure is SPEEDUP else dots
     with settings():
         return draw(view, measure, phase, _subtitle(view, measure, phase))

@@ -29,6 +29,8 @@ MIN_CLASSES: Final = 3
 SUBTICKS: Final = (1.0, 2.0, 5.0)
 WIDE_DECADES: Final = 2.5
 """Span of an axis, in decades, beyond which only powers of ten are written."""
+LEVEL_GAP, UPRIGHT_GAP = 0.13, 0.035
+"""Least distance of labels on the axis of classes, as a share of its length, when they lie level and upright."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ SPEEDUP: Final = Measure(
     *("", "", "x"),
 )
 MEMORY: Final = Measure(
-    *("memory", "Peak memory", "peak memory of one call", "peak_bytes", None),
+    *("memory", "Peak memory", "peak extra memory", "peak_bytes", None),
     *("minimum_bytes", "analytic minimum", "B"),
 )
 
@@ -93,7 +95,7 @@ def _sweep_title(first: pd.Series[Any], varied: Iterable[str]) -> str:
 def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     """Return the measure against the number of classes, both axes logarithmic, one panel a batch size."""
     panels = sweeps(view.problems)
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)  # noqa: PLR2004 - two by two leaves no hole
     rows = -(-len(panels) // columns)
     height = max(3.9 * rows + 1.0, 0.2 * len(view.implementations) + 2.2)
     figure = sheet(view, (max(4.3 * columns + 2.9, 8.0), height), f"{measure.title}, {phase}", subtitle)
@@ -127,11 +129,18 @@ def _curve_panel(
         axes.plot(classes, _positive(floor), color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     if measure.unit == "x":
         axes.axhline(1.0, color=INK, linewidth=1.0)
+    _class_ticks(axes, classes)
+
+
+def _class_ticks(axes: Axes, classes: Any) -> None:  # noqa: ANN401 - an array
+    """Write every number of classes that was run: upright where they stand close, left out where still too close."""
+    gaps = np.diff(np.log10(classes)) / np.log10(classes[-1] / classes[0])
+    shown = [*(gap > UPRIGHT_GAP for gap in gaps), True]
     axes.xaxis.set_major_locator(FixedLocator(list(classes)))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{value:.0f}" for value in classes]))
+    texts = [f"{value:.0f}" if show else "" for value, show in zip(classes, shown, strict=True)]
+    axes.xaxis.set_major_formatter(FixedFormatter(texts))
     axes.xaxis.set_minor_locator(NullLocator())
-    crowded = np.min(np.diff(np.log10(classes))) < 0.12 * np.log10(classes[-1] / classes[0])
-    axes.tick_params(axis="x", labelrotation=45 if crowded else 0)
+    axes.tick_params(axis="x", labelrotation=90 if gaps.min() < LEVEL_GAP else 0)
     axes.set_xlabel("number of classes C")
 
 
@@ -154,11 +163,14 @@ def _points(
 def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
     """Make an axis logarithmic, with few enough written ticks and SI prefixes."""
     (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
+    shared = axes.get_shared_y_axes() if axis == "y" else axes.get_shared_x_axes()
+    for sibling in shared.get_siblings(axes):
+        sibling.margins(**{axis: 0.0})
     low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
     narrow = np.log10(high / low) < WIDE_DECADES
-    if narrow:
-        # Out to the next written tick: without it nobody can read off where the best entrants lie.
-        (axes.set_ylim if axis == "y" else axes.set_xlim)(_written(low, up=False) * 0.97, _written(high, up=True) * 1.03)
+    # Out to the next written tick: without it nobody can read off where the best entrants lie.
+    ends = (_written(low, up=False) * 0.97, _written(high, up=True) * 1.03) if narrow else (low / 1.5, high * 1.5)
+    (axes.set_ylim if axis == "y" else axes.set_xlim)(*ends)
     side = axes.yaxis if axis == "y" else axes.xaxis
     side.set_major_locator(LogLocator(subs=SUBTICKS if narrow else (1.0,), numticks=12))
     side.set_major_formatter(FuncFormatter(measure.tick))
@@ -190,10 +202,16 @@ def _legend(figure: Figure, measure: Measure, cells: pd.DataFrame, styles: dict[
     figure.legend(handles, labels, loc="outside right center", fontsize=8, handlelength=3 if lines else 1.6)
 
 
+def loose(problems: pd.DataFrame) -> pd.DataFrame:
+    """Return the problems that lie on no curve, in plan order."""
+    on_curves = {key for _, group in sweeps(problems) for key in group.index}
+    return problems[[key not in on_curves for key in problems.index]]
+
+
 def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     """Return the measure by problem, from few logits to many: for problems that lie on no common curve."""
     cells, styles = view.phase(phase), looks(view)
-    problems = view.problems.sort_values("elements", kind="stable")
+    problems = loose(view.problems).sort_values("elements", kind="stable")
     size = (max(1.55 * len(problems) + 3.2, 9.0), max(5.2, 0.2 * len(styles) + 2.2))
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     axes = figure.subplots()
@@ -219,24 +237,25 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
 
 def intervals(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     """Return one panel a problem with every implementation's interval beside its name, or the word for why there is none."""
-    columns = min(3, len(view.problems))
-    rows = -(-len(view.problems) // columns)
+    problems = loose(view.problems)
+    columns = min(3, len(problems))
+    rows = -(-len(problems) // columns)
     names = [drawn(name) for name in view.implementations]
     margin = 0.075 * max(map(len, names), default=0)
     size = (3.3 * columns + margin + 0.4, rows * (0.2 * len(names) + 0.75) + 1.2)
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     cells, styles = view.phase(phase), looks(view)
-    for axes, (key, name) in zip(grid.flat, view.problems["name"].items(), strict=False):
+    for axes, (key, name) in zip(grid.flat, problems["name"].items(), strict=False):
         _interval_panel(axes, measure, cells.xs(key, level="problem"), styles)
         axes.set_title(drawn(name, LIMIT))
-    for axes in list(grid.flat)[len(view.problems) :]:
+    for axes in list(grid.flat)[len(problems) :]:
         axes.set_visible(False)
     first = grid[0, 0]
     first.set_yticks(range(len(names)), names)
     first.set_ylim(len(names) - 0.4, -0.6)
     _log_axis(first, measure, axis="x")
-    for axes in list(grid.flat)[max(0, len(view.problems) - columns) : len(view.problems)]:
+    for axes in list(grid.flat)[max(0, len(problems) - columns) : len(problems)]:
         axes.set_xlabel(measure.axis)
         axes.tick_params(labelbottom=True)
     return figure

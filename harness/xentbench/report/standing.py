@@ -162,7 +162,7 @@ def _who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
     of_problems = "the one problem" if problems == 1 else f"all {problems} problems"
     clauses = [f"{everywhere or 'none'} {'is' if everywhere <= 1 else 'are'} right on {of_problems}"]
     said = {
-        "partly": "right wherever asked and able: {}",
+        "partly": "right on what they support: {}",
         DECLARED: "deviating as declared: {}",
         WRONG: "wrong or failing somewhere: {}",
         UNTESTED: "not tested: {}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
-from xentbench.report.terminal import terminal
+from xentbench.report.screen import terminal
 from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, seconds, times
 from xentbench.report.view import NUMBER_COLUMNS, TEXT_COLUMNS, View, is_wrong
 

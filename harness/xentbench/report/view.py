@@ -21,8 +21,8 @@ TEXT_COLUMNS: Final = (
 )
 NUMBER_COLUMNS: Final = (
     *("batch_size", "num_classes", "elements", "ratio", "ratio_low", "ratio_high"),
-    *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "rounds", "workers", "cpu_share"),
-    *("minor_faults", "peak_bytes", "minimum_bytes", "floor_s", "setup_s"),
+    *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "canary_low", "canary_high"),
+    *("rounds", "workers", "cpu_share", "minor_faults", "peak_bytes", "minimum_bytes", "floor_s", "setup_s"),
 )
 PROBLEM_COLUMNS: Final = (
     *("label", "size_label", "dtype", "device", "logits", "reduction", "batch_size", "num_classes", "elements"),
@@ -30,6 +30,8 @@ PROBLEM_COLUMNS: Final = (
 VERDICT_TEXT: Final = (
     *("implementation", "problem", "label", "status", "grade", "reason", "deviations", "labels", "reproduce"),
 )
+# Structured, and so kept as they came.
+VERDICT_OBJECTS: Final = ("failures",)
 VERDICT_NUMBERS: Final = ("checks", "bound_ratio", "error_ulp")
 KEYS: Final = ["implementation", "problem", "phase"]
 MISSING: Final = "missing"
@@ -75,6 +77,7 @@ class View:
         implementations: names, in plan order.
         problems: one row a problem in plan order, indexed by key, with a unique `name` for tables and figures.
         phases: in the order of `Phase`.
+        damage: notes about lines that could not be read.
     """
 
     id: str
@@ -84,6 +87,7 @@ class View:
     implementations: tuple[str, ...]
     problems: pd.DataFrame
     phases: tuple[str, ...]
+    damage: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: RunLike | View) -> View:
@@ -92,12 +96,13 @@ class View:
             return run
         info = run.info if isinstance(run.info, dict) else {}
         cells = _typed(run.cells, TEXT_COLUMNS, NUMBER_COLUMNS).drop_duplicates(KEYS, keep="last")
-        verdicts = _typed(run.verdicts, VERDICT_TEXT, VERDICT_NUMBERS)
+        verdicts = _typed(run.verdicts, VERDICT_TEXT, VERDICT_NUMBERS, VERDICT_OBJECTS)
         names = _implementations(info, cells, verdicts)
         problems = _problems(cells, verdicts)
         phases = tuple(sorted(set(cells["phase"]) - {""}, key=_phase_rank))
         complete = _derive(_complete(cells, verdicts, info, (names, tuple(problems.index), phases)))
-        return cls(plain(run.id), info, complete, verdicts, names, problems, phases)
+        damage = tuple(plain(note) for note in getattr(run, "damage", ()))
+        return cls(plain(run.id), info, complete, verdicts, names, problems, phases, damage)
 
     @property
     def headline(self) -> str:
@@ -139,7 +144,9 @@ def is_wrong(status: str) -> bool:
         return status not in ("", MISSING)
 
 
-def _typed(frame: pd.DataFrame | None, texts: Iterable[str], numbers: Iterable[str]) -> pd.DataFrame:
+def _typed(
+    frame: pd.DataFrame | None, texts: Iterable[str], numbers: Iterable[str], objects: Iterable[str] = ()
+) -> pd.DataFrame:
     source = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame()
     columns: dict[str, pd.Series[Any]] = {}
     for name in texts:
@@ -149,6 +156,8 @@ def _typed(frame: pd.DataFrame | None, texts: Iterable[str], numbers: Iterable[s
         values = source[name] if name in source else pd.Series(np.nan, index=source.index)
         number = pd.to_numeric(values, errors="coerce").astype(float)
         columns[name] = number.where(np.isfinite(number))
+    for name in objects:
+        columns[name] = source[name] if name in source else pd.Series(None, index=source.index, dtype=object)
     return pd.DataFrame(columns).reset_index(drop=True)
 
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worker_fixtures import ONE_GOOD, plugin
+
+from xentbench.crews import Crew, Examinee, Purse
+from xentbench.examining import Questions
+from xentbench.spec import Description, Phase, Problem, Source, Status
+
+PROBLEM = Problem(batch_size=8, num_classes=10)
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.0, 3.0]), st.integers(1, 9)), min_size=1, max_size=20), st.floats(1, 1000))
+def test_a_purse_is_never_overdrawn(cells: list[tuple[float, int]], left_s: float):
+    purse = Purse(deadline_s=left_s, weight_left=sum(weight * workers for weight, workers in cells), problems_left=0)
+    now_s = 0.0
+    for weight, workers in cells:
+        now_s += workers * purse.share_s(now_s, weight, workers, limit_s=1e9)
+    assert now_s == pytest.approx(left_s)
+
+
+def test_a_purse_keeps_time_for_the_set_up_that_is_still_to_come():
+    purse = Purse(deadline_s=100.0, weight_left=10.0, problems_left=3)
+    purse.paid_overhead(20.0)
+    assert purse.share_s(20.0, 1.0, 1, limit_s=100.0) == pytest.approx((100 - 20 - 40) / 10)
+    assert purse.share_s(99.0, 1.0, 1, limit_s=100.0) == 0.0
+    assert Purse(100.0, 10.0, 0).share_s(0.0, 1.0, 1, limit_s=0.5) == 0.5
+
+
+def entry(file: Path, name: str) -> Description:
+    return Description(name, Source("file", str(file)), file.name)
+
+
+def test_an_examinee_that_crashes_ends_one_problem_and_answers_the_next(tmp_path: Path):
+    file = plugin(
+        tmp_path,
+        "@implementation('touchy')\ndef touchy(input, target, **o):\n"
+        "    import os\n    if input.shape[0] == 8: os.abort()\n    return F.cross_entropy(input, target)\n",
+    )
+    questions = Questions(0, {})
+    with Examinee(entry(file, "touchy"), {}) as examinee:
+        first = examinee.examine(questions(PROBLEM), [], measure_memory=True)
+        second = examinee.examine(questions(Problem(batch_size=4, num_classes=3)), list(Phase), measure_memory=True)
+    assert first.verdict.status is Status.CRASHED
+    assert "SIGABRT" in first.verdict.reason
+    assert second.verdict.status is Status.PASSED
+    assert second.peak_bytes[Phase.BACKWARD] >= 4 * 3 * 4
+    assert second.setup_s is not None
+
+
+def test_a_crew_replaces_the_worker_that_it_lost(tmp_path: Path):
+    with Crew(entry(plugin(tmp_path, ONE_GOOD), "good"), 2, {}, 1, None) as crew:
+        crew.start()
+        assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
+        crew.workers[0].kill()
+        error = crew.set_up(PROBLEM.key, 0, list(Phase), None)
+        assert error is not None
+        assert error.status is Status.CRASHED
+        crew.start()
+        assert len(crew.workers) == 2
+        assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
+        processes = [worker._process for worker in crew.workers]
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_what_no_longer_loads_is_a_status(tmp_path: Path):
+    with Examinee(entry(plugin(tmp_path, ONE_GOOD), "gone"), {}) as examinee:
+        seen = examinee.examine(Questions(0, {})(PROBLEM), [], measure_memory=False)
+    assert seen.verdict.status is Status.IMPORT_FAILED
+    assert "'gone' is not in its source any more" in seen.verdict.reason

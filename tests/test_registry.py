@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from worker_fixtures import ONE_GOOD, plugin
+
+from xentbench import registry
+from xentbench.spec import Description, Source, Status, UsageError
+
+HERE = Source("file", "/somewhere/a.py")
+
+
+def entry(name: str, origin: str = "a.py", **fields) -> Description:
+    return Description(name, fields.pop("source", HERE), origin, **fields)
+
+
+def test_a_name_used_twice_is_an_error_that_names_both_places():
+    told = {HERE: [entry("x"), entry("y")], Source("file", "b.py"): [entry("x", "b.py")]}
+    found = registry.discover(told, [], lambda source, _: told[source])
+    assert [one.name for one in found] == ["x", "y"]
+    assert found[0].status is Status.IMPORT_FAILED
+    assert "a.py" in found[0].reason
+    assert "b.py" in found[0].reason
+
+
+def test_globs_select_in_registry_order_and_unknown_ones_are_told():
+    found = [entry("compiled-a"), entry("naive"), entry("compiled-b")]
+    assert [one.name for one in registry.select(found, ["compiled-*"])] == ["compiled-a", "compiled-b"]
+    assert registry.select(found, []) == found
+    with pytest.raises(UsageError, match="implementation 'naiv' is unknown: did you mean 'naive'"):
+        registry.select(found, ["naiv"])
+
+
+@pytest.mark.parametrize(
+    ("spelled", "told"),
+    [("nothing", "expected FILE.py:NAME"), ("missing.py:loss", "does not exist"), (":loss", "expected FILE.py:NAME")],
+)
+def test_an_object_that_cannot_be_is_told(spelled: str, told: str):
+    with pytest.raises(UsageError, match=told):
+        registry.object_source(spelled)
+
+
+def test_an_object_is_found_beside_its_file_or_from_the_current_folder(tmp_path: Path, monkeypatch):
+    file = plugin(tmp_path, ONE_GOOD)
+    assert registry.object_source(f"{file}:good").paths == (str(tmp_path),)
+    monkeypatch.chdir(tmp_path)
+    assert registry.object_source("losses:good") == Source("object", "losses:good", (str(tmp_path),))
+
+
+@pytest.mark.parametrize(("name", "told"), [("absent.py", "does not exist"), ("notes.txt", "is no Python file")])
+def test_a_plugin_that_is_no_python_file_is_refused_before_anything_is_imported(tmp_path: Path, name: str, told: str):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UsageError, match=told):
+        registry.plugin_source(str(tmp_path / name))
+
+
+def test_only_what_was_named_by_hand_and_fails_stops_the_work():
+    broken = {"status": Status.IMPORT_FAILED, "reason": "ValueError: no"}
+    registry.demand_plugins([entry("x", source=registry.BUILT_IN, **broken)])
+    with pytest.raises(UsageError, match="a.py could not be loaded: ValueError: no"):
+        registry.demand_plugins([entry("x", **broken)])
+
+
+def test_descriptions_are_remembered_until_the_file_changes_and_failures_never(tmp_path: Path):
+    file, asked = plugin(tmp_path, ONE_GOOD), []
+    source = registry.plugin_source(str(file))
+
+    def describe(source: Source, problems) -> list[Description]:
+        asked.append(source)
+        bad = "broken" in file.read_text()
+        return [entry("good", source=source, status=Status.IMPORT_FAILED if bad else Status.PASSED)]
+
+    remembering = registry.cached(describe, tmp_path / "cache")
+    assert remembering(source, []) == remembering(source, [])
+    assert len(asked) == 1
+    file.write_text("broken = 1\n")
+    remembering(source, [])
+    remembering(source, [])
+    assert len(asked) == 3
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_text(json.dumps([{"name": 3}]))
+    file.write_text(ONE_GOOD)
+    assert remembering(source, [])[0].name == "good"
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    remembering = registry.cached(lambda source, _: [entry("good", source=source)], tmp_path / "file" / "cache")
+    assert remembering(registry.plugin_source(str(plugin(tmp_path, ONE_GOOD))), [])[0].name == "good"
+
+
+def test_the_sources_are_the_built_in_folder_first_then_plugins(tmp_path: Path):
+    file = plugin(tmp_path, ONE_GOOD)
+    kinds = [source.kind for source in registry.sources([str(file)])]
+    assert kinds[0] == "built-in"
+    assert kinds[-1] == "file"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xentbench import load, results
+from xentbench.spec import UsageError
+
+CELL = {
+    "implementation": "naive",
+    "problem": "cross_entropy:N=8,C=10",
+    "phase": "forward",
+    "status": "passed",
+    "reason": "",
+    "labels": ["delegate"],
+    "ratio": 2.0,
+}
+HEAD = {
+    "run": "r",
+    "plan": {
+        "problems": ["cross_entropy:N=8,C=10", "cross_entropy:N=4,C=3"],
+        "implementations": ["one-hot", "naive"],
+        "phases": ["forward-no-grad", "forward"],
+    },
+}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> results.Journal:
+    journal = results.create(tmp_path / "runs")
+    journal.head(HEAD)
+    return journal
+
+
+def test_what_was_written_is_read_back_with_the_problems_columns(journal: results.Journal):
+    journal.cell(CELL, {"bursts_wall_ns": [[[[1, 2, 3]]]]})
+    frame = results.read(journal.folder).cells
+    assert list(frame.columns) == list(results.CELL_COLUMNS)
+    row = frame.iloc[0]
+    assert (row["batch_size"], row["num_classes"], row["label"], row["labels"]) == (8, 10, "(8, 10)", "delegate")
+    assert load(journal.folder).equals(frame)
+    (raw,) = results.samples(journal.folder)
+    assert raw["bursts_wall_ns"] == [[[[1, 2, 3]]]]
+
+
+def test_cells_come_back_in_plan_order(journal: results.Journal):
+    for name in ("naive", "one-hot"):
+        for problem in ("cross_entropy:N=4,C=3", "cross_entropy:N=8,C=10"):
+            for phase in ("forward", "forward-no-grad"):
+                journal.cell({**CELL, "implementation": name, "problem": problem, "phase": phase})
+    frame = results.read(journal.folder).cells
+    assert frame["problem"].tolist()[:4] == ["cross_entropy:N=8,C=10"] * 4
+    assert frame["implementation"].tolist()[:4] == ["one-hot", "one-hot", "naive", "naive"]
+    assert frame["phase"].tolist()[:2] == ["forward-no-grad", "forward"]
+
+
+@given(cut=st.integers(1, 200))
+def test_a_torn_last_line_is_dropped_without_a_word(tmp_path_factory, cut: int):
+    journal = results.create(tmp_path_factory.mktemp("torn"))
+    journal.head(HEAD)
+    journal.cell(CELL)
+    journal.cell({**CELL, "phase": "backward"})
+    file = journal.folder / results.JOURNAL
+    whole = file.read_bytes()
+    last = len(whole.splitlines(keepends=True)[-1])
+    file.write_bytes(whole[: -min(cut, last)])
+    run = results.read(journal.folder)
+    assert run.cells["phase"].tolist() == ["forward"]
+    assert run.damage == ()
+
+
+@given(where=st.integers(0, 150), byte=st.integers(0, 255))
+def test_a_damaged_line_is_noted_and_the_others_are_read(tmp_path_factory, where: int, byte: int):
+    journal = results.create(tmp_path_factory.mktemp("damaged"))
+    journal.head(HEAD)
+    journal.cell(CELL)
+    journal.cell({**CELL, "phase": "backward"})
+    file = journal.folder / results.JOURNAL
+    content = bytearray(file.read_bytes())
+    if content[where] == byte:
+        return
+    content[where] = byte
+    file.write_bytes(content)
+    run = results.read(journal.folder)
+    assert "backward" in run.cells["phase"].tolist()
+    assert len(run.damage) >= 1
+    assert "line 1" in run.damage[0]
+
+
+def test_another_schema_is_refused(journal: results.Journal):
+    head = journal.folder / results.HEAD
+    head.write_text(json.dumps({**json.loads(head.read_text()), "schema": 999}))
+    with pytest.raises(UsageError, match="schema 999"):
+        results.read(journal.folder)
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--results expected a folder that can be written"):
+        results.create(tmp_path / "file")
+
+
+def test_a_run_is_found_by_folder_id_or_latest(journal: results.Journal):
+    runs = journal.folder.parent
+    assert results.find(journal.folder, runs) == journal.folder
+    assert results.find(journal.run, runs) == journal.folder
+    assert results.find("latest", runs) == journal.folder
+    with pytest.raises(UsageError, match=journal.run):
+        results.find("20010101T000000Z-0000", runs)
+
+
+def test_replacing_a_file_leaves_the_old_one_or_the_new_one_and_no_draft(tmp_path: Path, monkeypatch):
+    file = tmp_path / "table.csv"
+    results.replace_file(file, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.replace_file(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_run_without_cells_is_an_empty_table_with_all_columns(journal: results.Journal):
+    run = results.read(journal.folder)
+    assert run.cells.empty
+    assert list(run.verdicts.columns) == list(results.VERDICT_COLUMNS)
+    assert stat.S_ISDIR(journal.folder.stat().st_mode)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from xentbench import statistics, timing
+from xentbench.spec import Comparison, Phase, Status
+from xentbench.timing import Budget, Lane, Measured
+from xentbench.workers import WorkerError
+
+
+class FakeWorker:
+    """Answers bursts of rounds drawn around given times, or fails at a given burst."""
+
+    def __init__(self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None) -> None:
+        self.times, self.spread, self.rounds, self.fails_at, self.cpu = times, spread, rounds, fails_at, cpu
+        self.source, self.log, self.asked = np.random.default_rng(0), log if log is not None else [], []
+
+    def ask(self, verb, record):
+        self.asked.append(verb)
+        if verb == "begin":
+            return {}, {}
+        self.log.append(self)
+        if self.fails_at is not None and self.asked.count("burst") > self.fails_at:
+            raise WorkerError(Status.CRASHED, "SIGSEGV", lost=True)
+        noise = np.exp(self.spread * self.source.standard_normal((self.rounds, 3)))
+        wall = torch.from_numpy((np.array(self.times) * 1000 * noise).astype(np.int64))
+        return {"minor_faults": 2}, {"wall_ns": wall, "cpu_ns": (wall * self.cpu).to(torch.int64)}
+
+
+def run(workers, budget: Budget | None = None, tick_s: float = 0.01) -> dict[str, Measured]:
+    clock = itertools.count()
+    lanes = [Lane(name, worker) for name, worker in workers]
+    budget = budget or Budget(seconds=0.4, half_width=0.0001)
+    return timing.duel(lanes, Phase.FORWARD, budget, random.Random(1), lambda: next(clock) * tick_s)  # noqa: S311 - no secret
+
+
+def test_a_slower_candidate_is_measured_as_what_it_is():
+    seen = run([("slow", FakeWorker(spread=0.01)), ("slow", FakeWorker(spread=0.01))])["slow"]
+    assert seen.verdict is Comparison.SLOWER
+    assert seen.ratio == pytest.approx(1.5, rel=0.01)
+    assert seen.ratio_low < 1.5 < seen.ratio_high
+    assert seen.latency_s == pytest.approx(150e-6, rel=0.05)
+    assert seen.baseline_latency_s == pytest.approx(100e-6, rel=0.05)
+    assert seen.workers == 2
+    assert seen.minor_faults == pytest.approx(0.2)
+
+
+def test_identical_code_is_same_over_workers_and_never_with_one():
+    twins = {"times": (100, 100, 100), "spread": 0.005}
+    assert run([("a", FakeWorker(**twins)) for _ in range(3)])["a"].verdict is Comparison.SAME
+    lone = run([("a", FakeWorker(**twins))])["a"]
+    assert lone.verdict is Comparison.INCONCLUSIVE
+    assert "one worker never shows" in lone.reason
+
+
+def test_bursts_of_all_workers_are_interleaved_in_random_order():
+    log: list[FakeWorker] = []
+    workers = [(str(number), FakeWorker(spread=0.1, log=log)) for number in range(3)]
+    run(workers)
+    passes = [tuple(log[start : start + 3]) for start in range(0, len(log) - 2, 3)]
+    assert all(len(set(one)) == 3 for one in passes[:-1])
+    assert len(set(passes)) > 1
+
+
+def test_a_lane_stops_at_its_budget_or_when_narrow_but_not_when_significant():
+    wide, narrow = FakeWorker(spread=0.5), FakeWorker(spread=0.0)
+    run([("wide", wide), ("narrow", narrow)], Budget(seconds=0.4, half_width=0.01))
+    assert narrow.asked.count("burst") < wide.asked.count("burst")
+    significant = FakeWorker(times=(100, 300, 100), spread=0.5)
+    run([("x", significant)], Budget(seconds=0.4, half_width=0.001))
+    assert significant.asked.count("burst") == pytest.approx(40, abs=2)
+
+
+def test_an_arm_that_dies_ends_its_cell_and_no_other():
+    seen = run([("dies", FakeWorker(fails_at=1)), ("dies", FakeWorker()), ("lives", FakeWorker(spread=0.01))])
+    assert seen["dies"].status is Status.CRASHED
+    assert "while it was timed: SIGSEGV" in seen["dies"].reason
+    assert seen["dies"].ratio is None
+    assert seen["lives"].status is Status.PASSED
+
+
+def test_a_cell_of_too_few_rounds_says_so_and_divides_by_nothing():
+    seen = run([("a", FakeWorker(rounds=1))], Budget(seconds=0.0, half_width=0.01))["a"]
+    assert seen.status is Status.PASSED
+    assert seen.verdict is Comparison.INCONCLUSIVE
+    assert seen.reason.startswith("rounds: 0 kept")
+    assert seen.fields()["ratio"] is None
+
+
+def test_a_clock_that_stands_still_gives_no_verdict():
+    seen = run([("a", FakeWorker(times=(0, 0, 0)))])["a"]
+    assert seen.verdict is Comparison.INCONCLUSIVE
+    assert seen.fields()["cpu_share"] is None
+
+
+@pytest.mark.parametrize(
+    ("canary", "cpu_share", "told"),
+    [
+        (statistics.Interval(1.1, 1.05, 1.15), 1.0, "canary: identical code measured 1.100"),
+        (statistics.Interval(1.0, 0.99, 1.01), 0.1, "CPU share: 10%"),
+    ],
+)
+def test_noise_gates_stand_before_any_verdict(canary, cpu_share: float, told: str):
+    slower = statistics.Interval(2.0, 1.9, 2.1)
+    verdict, reason = timing.decide(slower, canary, 100, cpu_share, 3)
+    assert verdict is Comparison.INCONCLUSIVE
+    assert reason.startswith(told)
+
+
+def test_infinite_ends_are_written_as_null():
+    fields = Measured(Status.PASSED, ratio=1.0, ratio_low=0.0, ratio_high=math.inf).fields()
+    assert fields["ratio_high"] is None
+    assert fields["ratio_low"] == 0.0

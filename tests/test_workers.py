@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from worker_fixtures import ONE_GOOD, plugin
+
+from xentbench import workers
+from xentbench.spec import Description, Source, Status
+from xentbench.workers import Worker, WorkerError
+
+FAULTS = {
+    "raises": ("raise ValueError('no luck today')", Status.RAISED, "no luck today"),
+    "refuses": ("raise NotImplementedError('only on Sundays')", Status.UNSUPPORTED, "only on Sundays"),
+    "leaves": ("import os; os._exit(0)", Status.EXITED, "code 0 and no answer"),
+    "exits": ("raise SystemExit(0)", Status.RAISED, "SystemExit"),
+    "crashes": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Status.CRASHED, "SIGSEGV"),
+    "no_memory": ("torch.empty(2**50)", Status.OUT_OF_MEMORY, "allocate"),
+    "chatters": ("print('x' * 10**6, flush=True); import os; os._exit(3)", Status.EXITED, "code 3"),
+    "interrupts": ("raise KeyboardInterrupt", Status.RAISED, "KeyboardInterrupt"),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bodies = [
+        f"@implementation('{name.replace('_', '-')}')\ndef {name}(input, target, **options):\n    {body}\n"
+        for name, (body, _, _) in FAULTS.items()
+    ]
+    hang = "@implementation('hangs')\ndef hangs(input, target, **o):\n    while True: pass\n"
+    return plugin(tmp_path_factory.mktemp("faulty"), ONE_GOOD + "\n".join([*bodies, hang]))
+
+
+def ready(file: Path, name: str) -> Worker:
+    worker = Worker()
+    workers.load(worker, Description(name, Source("file", str(file)), file.name), threads=1)
+    return worker
+
+
+def asks_once(worker: Worker):
+    return worker.ask("set-up", {"problem": "N=4,C=3", "seed": 0, "phases": ["forward"]})
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_ends_in_its_own_status_with_its_message(faulty: Path, name: str):
+    _, status, told = FAULTS[name]
+    with ready(faulty, name.replace("_", "-")) as worker, pytest.raises(WorkerError) as caught:
+        asks_once(worker)
+    assert caught.value.status is status
+    assert told in caught.value.reason
+    assert len(caught.value.reason) < 4500
+
+
+def test_a_worker_outlives_an_exception_and_not_a_crash(faulty: Path):
+    with ready(faulty, "raises") as worker:
+        for _ in range(2):
+            with pytest.raises(WorkerError) as caught:
+                asks_once(worker)
+            assert not caught.value.lost
+    with ready(faulty, "crashes") as worker:
+        with pytest.raises(WorkerError) as caught:
+            asks_once(worker)
+        assert caught.value.lost
+        assert not worker.alive
+
+
+def test_a_hang_ends_at_the_deadline_and_leaves_no_process(faulty: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "DEADLINES_S", {**workers.DEADLINES_S, "set-up": 1.0})
+    worker = ready(faulty, "hangs")
+    pid = worker._process.pid
+    with pytest.raises(WorkerError) as caught:
+        asks_once(worker)
+    assert caught.value.status is Status.TIMED_OUT
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hidden")
+    text = (
+        "import os\n@implementation('tells')\ndef tells(input, target, **o):\n"
+        "    raise ValueError(repr((os.environ.get('SECRET_TOKEN'), os.getcwd(), os.environ['OMP_NUM_THREADS'])))\n"
+    )
+    with ready(plugin(tmp_path, text), "tells") as worker, pytest.raises(WorkerError) as caught:
+        asks_once(worker)
+    secret, folder, threads = eval(caught.value.reason.removeprefix("ValueError: "))  # noqa: S307 - our own text
+    assert (secret, threads) == (None, "1")
+    assert Path(folder) != Path.cwd()
+    assert not Path(folder).exists()
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path):
+    script = (
+        "import time\nfrom xentbench.workers import Worker\nworker = Worker()\n"
+        "print(worker.ask('hello')[0]['pid'], flush=True)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        if state == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the worker outlived its parent by five seconds")
+
+
+def test_a_source_is_described_with_what_it_refuses_and_what_is_broken(faulty: Path, tmp_path: Path):
+    found = workers.describe(Source("file", str(faulty)), ["N=4,C=3"])
+    assert {entry.name for entry in found} == {"good", "hangs", *(name.replace("_", "-") for name in FAULTS)}
+    two = plugin(
+        tmp_path,
+        "two = implementation('two', supports=lambda p: 'two classes only' if p.num_classes != 2 else None,"
+        " packages=())(F.cross_entropy)\n"
+        "lacks = implementation('lacks', packages=('no_such_package_here',))(F.cross_entropy)\n",
+    )
+    described = {entry.name: entry for entry in workers.describe(Source("file", str(two)), ["cross_entropy:N=4,C=3"])}
+    assert described["two"].refusals == {"cross_entropy:N=4,C=3": "two classes only"}
+    assert described["lacks"].status is Status.UNSUPPORTED
+    assert "pip install no-such-package-here" in described["lacks"].reason
+
+
+def test_a_source_that_ends_its_worker_is_an_entry_and_not_the_end(tmp_path: Path):
+    (entry,) = workers.describe(Source("file", str(plugin(tmp_path, "import os\nos._exit(5)\n"))), [])
+    assert entry.status is Status.IMPORT_FAILED
+    assert "code 5" in entry.reason
