@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
     from xentbench import Problem
 
 DOCUMENTATION = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html"

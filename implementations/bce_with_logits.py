@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 if TYPE_CHECKING:
     from torch import Tensor
+
     from xentbench import Problem
 
 TWO: Final = 2

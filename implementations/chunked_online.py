@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.autograd.function import BackwardCFunction, Function, FunctionCtx
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 if TYPE_CHECKING:
     from torch import Tensor

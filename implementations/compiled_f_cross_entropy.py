@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from xentbench import implementation
 from xentbench.implementations import _options, f_cross_entropy
+
+from xentbench import implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

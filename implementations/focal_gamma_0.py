@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import torch
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 if TYPE_CHECKING:
     from torch import Tensor

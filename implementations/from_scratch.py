@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 # "*N" stands for any number of row axes: none, (N) or (N, d1, …). The names are documentation: jaxtyping checks nothing
 # at run time unless a type checker is switched on.

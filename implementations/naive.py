@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xentbench import Deviation, implementation
 from xentbench.implementations import _options
+
+from xentbench import Deviation, implementation
 
 if TYPE_CHECKING:
     from torch import Tensor

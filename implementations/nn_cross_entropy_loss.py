@@ -8,8 +8,9 @@ Formula and shapes: those of `F.cross_entropy`, which the module calls.
 from __future__ import annotations
 
 from torch import nn
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 nn_cross_entropy_loss = implementation(
     "nn-cross-entropy-loss",

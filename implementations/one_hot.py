@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-from xentbench import implementation
 from xentbench.implementations import _options
+
+from xentbench import implementation
 
 if TYPE_CHECKING:
     from torch import Tensor

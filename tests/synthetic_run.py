@@ -43,13 +43,15 @@ GRIDS: dict[str, tuple[Problem, ...]] = {
         Problem(batch_size=128, num_classes=8192, logits="text@ba9876543210"),
     ),
     "small": tuple(Problem(batch_size=n, num_classes=c) for n in (32, 256) for c in (10, 100, 1000, 10000)),
-    "mixed": tuple(
-        Problem(batch_size=n, num_classes=c, dtype=dtype)
-        for n in (32, 256)
-        for c in (10, 1000, 32000, 50257, 128256)
-        for dtype in ("float32", "bfloat16")
-    )
-    + (Problem(batch_size=512, num_classes=10, logits="digits@0123456789ab"),),
+    "mixed": (
+        *(
+            Problem(batch_size=n, num_classes=c, dtype=dtype)
+            for n in (32, 256)
+            for c in (10, 1000, 32000, 50257, 128256)
+            for dtype in ("float32", "bfloat16")
+        ),
+        Problem(batch_size=512, num_classes=10, logits="digits@0123456789ab"),
+    ),
 }
 BANDWIDTH = 11e9
 

@@ -12,7 +12,8 @@ import xentbench
 PACKAGE = Path(xentbench.__file__).parent
 LAYERS = [
     *("spec", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
-    *("oracle", "rows", "bounds", "diagnosis", "parity", "panel", "statistics", "limits", "environment", "results"),
+    *("rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
+    *("statistics", "limits", "environment", "results"),
     *("worker", "workers", "registry"),
     *("examining", "crews", "timing", "planning", "sweep", "checking", "compare", "selftest"),
     *("report", "console", "showing", "options", "running", "cli"),

@@ -78,13 +78,12 @@ def fifty_digit_losses(problem, given):
                 losses.append(mpmath.mpf(0))
                 continue
             divisor += weight[wanted]
-            smooth = sum(w * l for w, l in zip(weight, nll, strict=True)) / classes
+            smooth = sum(w * loss for w, loss in zip(weight, nll, strict=True)) / classes
             losses.append((1 - eps) * weight[wanted] * nll[wanted] + eps * smooth)
         else:
             divisor += 1
-            losses.append(
-                sum(w * ((1 - eps) * y + eps / classes) * l for w, y, l in zip(weight, wanted, nll, strict=True))
-            )
+            soft = [(1 - eps) * y + eps / classes for y in wanted]
+            losses.append(sum(w * y * loss for w, y, loss in zip(weight, soft, nll, strict=True)))
     return losses, divisor
 
 

@@ -298,10 +298,10 @@ OPTIONS = st.builds(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(problem=OPTIONS, name=st.sampled_from(["log_softmax-gather", "chunked-online", "float64-inside"]))
 def test_right_implementation_never_fails(problem, name):
-    """Half precision is left to those that compute in more: rounding every operation to it overflows, rightly or not."""
+    """In half precision only those that compute in more: sums that are rounded to it may overflow."""
     if problem.dtype in ("bfloat16", "float16") and name == "log_softmax-gather":
         name = "float64-inside"
     assert judge(RIGHT[name], problem).reason == ""

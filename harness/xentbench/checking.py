@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PARALLEL: Final = 2
 """Nothing is timed, so two workers may be busy at once."""
+TELLING: Final = ("value", "gradient", "target-gradient", "shape", "dtype", "mutation", "repeat", "double-backward")
+"""Quantities in the order in which their failures are told; exceptions come last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def conclude(entry: Description, seen: Mapping[Problem, Examined], seed: int, *,
         for problem, verdict in wrong.items()
         for failure in verdict.failures
     ]
+    failures.sort(key=lambda failure: (*TELLING, "exception").index(failure["quantity"]))
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]

@@ -265,12 +265,12 @@ SUSPECTS: Final[tuple[tuple[str, Hypothesis], ...]] = (
     ("summed instead of averaged (1/N is missing)", lambda s: _times_divisor(s, 1.0)),
     ("averaged instead of summed", _averaged_sum),
     (
-        "the mean divides by all rows instead of the valid ones or their weights",
-        lambda s: _times_divisor(s, s.problem.rows),
-    ),
-    (
         "the mean divides by the number of valid rows instead of their weights",
         lambda s: _times_divisor(s, _valid_rows(s)),
+    ),
+    (
+        "the mean divides by all rows instead of the valid ones or their weights",
+        lambda s: _times_divisor(s, s.problem.rows),
     ),
     ("class weights ignored", _no_weight),
     ("label smoothing ignored", lambda s: _smoothing(s, lambda _: (1.0, 0.0))),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xentbench import inputs, oracle, parity
@@ -90,11 +92,18 @@ def examine(
         verdict = parity.judge(question.problem, question.truth, question.inputs, answers, declared)
         peaks = _weigh(worker, phases) if measure_memory and verdict.status is Status.PASSED else {}
     except WorkerError as error:
-        return Examined(_not_answered(error), setup_s, lost=error.lost)
+        return Examined(_not_answered(_offered(error, declared, question.problem)), setup_s, lost=error.lost)
     except (KeyError, TypeError, ValueError) as error:
         message = f"its answer is not understood: {type(error).__name__} {error}"
         return Examined(_not_answered(WorkerError(Status.FORGED, message)), setup_s)
     return Examined(verdict, setup_s, peaks)
+
+
+def _offered(error: WorkerError, declared: Description, problem: Problem) -> WorkerError:
+    """Take an exception for a refusal where an implementation has no other way to say that it does not offer a form."""
+    if error.status is not Status.RAISED or declared.speaks or problem.is_plain:
+        return error
+    return WorkerError(Status.UNSUPPORTED, f"does not offer this form of logits or target: {error.reason}")
 
 
 def _weigh(worker: Worker, phases: Sequence[Phase]) -> dict[Phase, int]:
@@ -107,7 +116,16 @@ def _not_answered(error: WorkerError) -> Verdict:
 
 
 def reproduce(entry: Description, problem: Problem, seed: int) -> str:
-    """Return the command line that asks this implementation this problem again."""
-    name = f"{entry.origin}:{entry.name}" if entry.source.kind == "object" else entry.name
-    plugin = f" --plugin {shlex.quote(entry.origin)}" if entry.source.kind == "file" else ""
+    """Return the command line that asks this implementation this problem again, from the same folder."""
+    place = _spelled(entry.source.where)
+    name = place if entry.source.kind == "object" else entry.name
+    plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}"
+
+
+def _spelled(where: str) -> str:
+    """Return a file's place relative to the current folder; one outside of it by its name alone, to tell no folders."""
+    if not os.path.isabs(where):  # noqa: PTH117 - may be package.module:NAME
+        return where
+    relative = os.path.relpath(where)
+    return Path(where).name if relative.startswith("..") else relative

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from xentbench import bounds, diagnosis
-from xentbench.comparing import Compared, compare, error_ulp, format_of, identical, numbers_of, sentence
+from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of, sentence
 from xentbench.oracle import Values
 from xentbench.rows import blocks, classes_last
 from xentbench.spec import Failure, Grade, Status, UsageError, Verdict, nearest

@@ -103,7 +103,7 @@ RIGHT: Final[Mapping[str, Loss]] = {
 
 def judge(seed: int) -> list[Scored]:
     """Put planted faults and right losses before the judge, in this process, on the quick panel's labelled problems."""
-    problems = [problem for problem in panel.panel("quick") if problem.has_index_target and problem.batch_size]
+    problems = [problem for problem in panel.panel("quick") if problem.is_plain]
     lines = []
     for name, loss in WRONG.items():
         hits = _failures(name, loss, problems, seed)

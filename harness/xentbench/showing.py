@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from xentbench import environment
 from xentbench.console import errors, printable
-from xentbench.spec import Outcome
+from xentbench.spec import DTYPE_BYTES, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from xentbench.spec import Description
 
 _SHOWN_FAILURES = 3
+_SHOWN_REASONS = 5
+_PIPE_WIDTH = 140
 
 
 def _out() -> Console:
-    return Console(highlight=False)
+    """Return the console for results; a pipe has no width of its own, so it gets one that tables fit into."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def implementations(found: Sequence[Description]) -> None:
@@ -50,20 +55,31 @@ def checked(entries: Sequence[Checked], posed: Posed, seed: int) -> None:
     """Print the table of `parity`, the failures with what reproduces them, and the seed."""
     out = _out()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("implementation", "verdict", "grade", "by dtype", "checks", "error/bound", "refused", "labels"):
-        table.add_column(title, overflow="fold")
+    for title in ("implementation", "verdict", *DTYPE_BYTES, "checks", "error/bound", "ulp", "refused", "labels"):
+        table.add_column(title, overflow="fold", no_wrap=title != "labels")
     for entry in entries:
-        ratio = "" if entry.bound_ratio is None else f"{entry.bound_ratio:.2g}"
-        dtypes = " ".join(f"{dtype} {grade}" for dtype, grade in entry.grades.items())
-        refused = str(len(entry.refused) or "")
-        row = (entry.entry.name, entry.verdict, entry.grade or "", dtypes, str(entry.checks), ratio, refused)
-        table.add_row(*map(printable, (*row, " ".join(entry.labels))))
+        grades = [entry.grades.get(dtype, "") for dtype in DTYPE_BYTES]
+        errors_ = ["" if error is None else f"{error:.2g}" for error in (entry.bound_ratio, entry.error_ulp)]
+        counts = str(entry.checks), *errors_, str(len(entry.refused) or "")
+        row = (entry.entry.name, entry.verdict, *grades, *counts, " ".join(entry.labels))
+        table.add_row(*map(printable, row))
     out.print(table)
+    for entry in entries:
+        _refusals(out, entry)
     for entry in entries:
         _failures(out, entry)
     for key, reason in posed.skipped.items():
         out.print(f"skipped {printable(key)}: {printable(reason)}", soft_wrap=True)
     out.print(f"seed {seed} replays this run", style="dim")
+
+
+def _refusals(out: Console, entry: Checked) -> None:
+    """Print what was refused, by reason: refused is not passed."""
+    reasons = Counter(reason.partition("=")[0].partition(": ")[0] for reason in entry.refused.values())
+    told = [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
+    told += ["…"] if len(reasons) > _SHOWN_REASONS else []
+    if told:
+        out.print(f"{printable(entry.entry.name)} refused: {printable('; '.join(told))}", style="dim", soft_wrap=True)
 
 
 def _failures(out: Console, entry: Checked) -> None:

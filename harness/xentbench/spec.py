@@ -35,7 +35,7 @@ class EnvironmentMismatchError(RuntimeError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `expected one of …` for an error message, led by the closest choice to `word` where one is close."""
     known = list(choices)
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, [str(choice) for choice in known], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}expected one of: {', '.join(known)}"
 
@@ -274,6 +274,8 @@ class Description:
         summary: one line.
         reference: address or paper.
         compiles: whether set-up must produce a compiled graph.
+        speaks: whether it says itself what it supports; else an exception on a form of target or logits that no
+            signature can tell of is taken for "not offered".
         deviations: declared differences.
         min_grade: promised grade.
         work: what it does differently as work.
@@ -288,6 +290,7 @@ class Description:
     summary: str = ""
     reference: str = ""
     compiles: bool = False
+    speaks: bool = False
     deviations: tuple[Deviation, ...] = ()
     min_grade: Grade | None = None
     work: WorkContract = WorkContract()
@@ -305,6 +308,7 @@ class Description:
             summary=str(told["summary"]),
             reference=str(told["reference"]),
             compiles=bool(told["compiles"]),
+            speaks=bool(told["speaks"]),
             deviations=tuple(Deviation(**deviation) for deviation in told["deviations"]),
             min_grade=Grade(told["min_grade"]) if told["min_grade"] else None,
             work=WorkContract(**told["work"]),
@@ -512,6 +516,17 @@ class Problem:
     def has_index_target(self) -> bool:
         """Whether the target holds class indices rather than probabilities."""
         return self.target == "index"
+
+    @property
+    def ignores(self) -> bool:
+        """Whether any target may be ignored: some are drawn as ignored, or the value ignored is a class."""
+        chosen = self.ignore_index != DEFAULT_IGNORE_INDEX
+        return self.has_index_target and (self.ignored > 0 or chosen)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the form that every cross-entropy takes: a batch `(N, C)` with class indices."""
+        return bool(self.batch_size) and not self.dims and self.has_index_target
 
     @property
     def recorded(self) -> str | None:

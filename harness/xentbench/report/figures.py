@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+
 from xentbench.report import heatmap
 from xentbench.report.files import write_atomically
 from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, loose, sweeps
@@ -31,7 +34,7 @@ def latency(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
 
 
 def speedup(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
-    """Return the speed-up over F.cross_entropy with its intervals: against C where the grid has curves, else by problem."""
+    """Return speed-ups over F.cross_entropy with intervals: against C where the grid has curves, else by problem."""
     return _figure(View.of(run), SPEEDUP, phase)
 
 
@@ -79,13 +82,17 @@ def _figure(view: View, measure: Measure, phase: str, *, curved: bool | None = N
         curved = bool(sweeps(view.problems))
     draw = curves if curved else intervals if measure is SPEEDUP else dots
     with settings():
-        return draw(view, measure, phase, _subtitle(view, measure, phase))
+        return draw(view, measure, phase, _subtitle(view, measure, phase, curved=curved))
 
 
-def _subtitle(view: View, measure: Measure, phase: str) -> str:
+def _subtitle(view: View, measure: Measure, phase: str, *, curved: bool) -> str:
     cells = view.phase(phase)
+    on_no_curve = cells.index.get_level_values("problem").isin(loose(view.problems).index)
+    cells = cells[~on_no_curve if curved else on_no_curve]
     absent = int(cells[measure.value].isna().sum())
-    bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are 95 % intervals"}.get(measure, "")
+    bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are confidence intervals"}.get(
+        measure, ""
+    )
     failed = int((cells["status"] != Status.PASSED).sum())
     why = f"{absent} of {len(cells)} cells have no number" + (f" ({failed} did not pass)" if failed else "")
     return "  ·  ".join(filter(None, [_conditions(view), bars, why if absent else ""]))
@@ -106,10 +113,12 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     """Return the figure as SVG text and PNG bytes; equal figures give equal bytes."""
     vector, raster = io.StringIO(), io.BytesIO()
     with settings():
-        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        # The canvases rather than `savefig`, which draws everything once more before each file.
+        FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
         # Laid out once is enough: positions are fractions of the figure, whatever its resolution.
         figure.set_layout_engine("none")
-        figure.savefig(raster, format="png", dpi=DPI, metadata={"Software": None})
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(raster, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return vector.getvalue(), raster.getvalue()
 
 

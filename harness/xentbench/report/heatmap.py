@@ -35,12 +35,14 @@ WRONG_TEXT: Final = "#b3261e"
 
 
 def summary(view: View, subtitle: str) -> Figure:
-    """Return speed-ups by implementation and problem as coloured, lettered cells; what has none is hatched and says why."""
+    """Return speed-ups as coloured, lettered cells; a cell that has none is hatched and says why."""
     stands = standings(view)[:MAX_ROWS]
     problems = _chosen(view.problems)
     left_out = [
         f"{len(problems)} of {len(view.problems)} problems shown" if len(problems) < len(view.problems) else "",
-        f"{len(stands)} of {len(view.implementations)} implementations shown" if len(view.implementations) > MAX_ROWS else "",
+        f"{len(stands)} of {len(view.implementations)} implementations shown"
+        if len(view.implementations) > MAX_ROWS
+        else "",
     ]
     title = f"Speed-up over F.cross_entropy, {view.headline}" if view.headline else "Parity with F.cross_entropy"
     figure = sheet(view, SIZE, title, "  ·  ".join(filter(None, [subtitle, *left_out])))
@@ -88,7 +90,7 @@ def _frame(axes: Axes, stands: tuple[Standing, ...], problems: pd.DataFrame, siz
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(stands)), [drawn(stand.name, 30) for stand in stands], fontsize=size)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(stands)), [stand.grade or "–" for stand in stands], fontsize=size)
+    right.set_yticks(range(len(stands)), [stand.grade or "·" for stand in stands], fontsize=size)
     axes.text(1.005, 1.012, "grade", transform=axes.transAxes, fontsize=size, va="bottom", ha="left", color=INK)
     axes.grid(visible=False)
     for side in (axes, right):

@@ -59,7 +59,9 @@ def _content(view: View) -> dict[str, Any]:
     stands = standings(view)
     cells = view.cells.reset_index(drop=True)
     records = [_cell(number, row, view) for number, row in enumerate(cells.to_dict("records"))]
-    anchors = {(row["implementation"], row["problem"]): row["anchor"] for row in records if row["phase"] == view.headline}
+    anchors = {
+        (row["implementation"], row["problem"]): row["anchor"] for row in records if row["phase"] == view.headline
+    }
     return {
         "view": view,
         "title": f"Cross-entropy in PyTorch: {view.id}" if view.id else "Cross-entropy in PyTorch",
@@ -99,9 +101,9 @@ def _cell(number: int, row: dict[Any, Any], view: View) -> dict[str, Any]:
     return {
         **{str(key): value for key, value in row.items()},
         "anchor": f"cell-{number}",
-        "name": view.problems.at[row["problem"], "name"],
+        "name": view.problems["name"][row["problem"]],
         "interval": interval(row["speedup_low"], row["speedup_high"]),
-        "range": " – ".join(filter(None, (seconds(row["latency_p05_s"]), seconds(row["latency_p95_s"])))),
+        "range": " to ".join(filter(None, (seconds(row["latency_p05_s"]), seconds(row["latency_p95_s"])))),
     }
 
 
@@ -122,7 +124,10 @@ def _conditions(view: View) -> list[tuple[str, str]]:
         ("duration", f"{wall:.0f} s" if isinstance(wall, (int, float)) else ""),
     ]
     facts = view.facts().items()
-    sized = [(key, count_bytes(float(value)) if key.endswith("_bytes") and value.isdigit() else value) for key, value in facts]
+    sized = [
+        (key, count_bytes(float(value)) if key.endswith("_bytes") and value.isdigit() else value)
+        for key, value in facts
+    ]
     return [(key.replace("_", " ").removesuffix(" bytes"), value) for key, value in [*rows, *sized] if value]
 
 
@@ -145,7 +150,9 @@ def inline(vector: str, prefix: str, label: str) -> str:
     Its identifiers get `prefix`, so that several figures share a page; ink, paper and rules take the page's colours;
     comments, which repeat strangers' text, go.
     """
-    body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<\?xml.*?\?>|<!DOCTYPE.*?>", "", vector, flags=re.DOTALL).strip()
+    body = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>|<\?xml.*?\?>|<!DOCTYPE.*?>", "", vector, flags=re.DOTALL
+    ).strip()
     body = re.sub(r'\b(id=")([^"]+")', rf"\1{prefix}-\2", body)
     body = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}-", body)
     for colour, inherited in INHERITED.items():
@@ -154,4 +161,6 @@ def inline(vector: str, prefix: str, label: str) -> str:
     width = re.search(r'\bwidth="([\d.]+)pt"', body)
     style = f'style="max-width:{float(width[1]) * 4 / 3:.0f}px"' if width else ""
     sizes = re.compile(r'<svg\b[^>]*?(viewBox="[^"]+")[^>]*>')
-    return sizes.sub(rf'<svg \1 role="img" aria-label="{name}" {style} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1)
+    return sizes.sub(
+        rf'<svg \1 role="img" aria-label="{name}" {style} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1
+    )

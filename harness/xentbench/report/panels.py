@@ -9,19 +9,22 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from xentbench.report.style import INK, LIMIT, RULE, drawn, looks, sheet
+from xentbench.report.style import INK, LIMIT, MIN_WIDTH, RULE, drawn, looks, sheet
 from xentbench.report.text import tick, times
 from xentbench.spec import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    import numpy.typing as npt
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from xentbench.report.style import Look
     from xentbench.report.view import View
+
+    Array = npt.NDArray[np.float64]
 
 CONDITIONS: Final = ("dtype", "device", "logits", "reduction")
 MIN_CLASSES: Final = 3
@@ -98,7 +101,7 @@ def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     columns = 2 if len(panels) == 4 else min(len(panels), 3)  # noqa: PLR2004 - two by two leaves no hole
     rows = -(-len(panels) // columns)
     height = max(3.9 * rows + 1.0, 0.2 * len(view.implementations) + 2.2)
-    figure = sheet(view, (max(4.3 * columns + 2.9, 8.0), height), f"{measure.title}, {phase}", subtitle)
+    figure = sheet(view, (max(4.3 * columns + 2.9, MIN_WIDTH), height), f"{measure.title}, {phase}", subtitle)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     cells, styles = view.phase(phase), looks(view)
     for axes, (title, problems) in zip(grid.flat, panels, strict=False):
@@ -118,8 +121,9 @@ def _curve_panel(
 ) -> None:
     classes = problems["num_classes"].to_numpy(float)
     axes.set_xscale("log")
-    # A little to the side of one another, in plan order: intervals at the same C would hide each other.
-    step = 10 ** (0.012 * np.log10(classes[-1] / classes[0]))
+    # Intervals at the same C would hide each other, so they stand a little apart, in plan order; not where there is a
+    # floor, because on a steep curve a step to the side looks like a step below it.
+    step = 1.0 if measure.floor else 10 ** (0.012 * np.log10(classes[-1] / classes[0]))
     for place, (name, look) in enumerate(styles.items()):
         rows = cells.loc[[(name, key) for key in problems.index]]
         beside = classes * step ** ((place - (len(styles) - 1) / 2) / max(len(styles), 1) * 4)
@@ -132,7 +136,7 @@ def _curve_panel(
     _class_ticks(axes, classes)
 
 
-def _class_ticks(axes: Axes, classes: Any) -> None:  # noqa: ANN401 - an array
+def _class_ticks(axes: Axes, classes: Array) -> None:
     """Write every number of classes that was run: upright where they stand close, left out where still too close."""
     gaps = np.diff(np.log10(classes)) / np.log10(classes[-1] / classes[0])
     shown = [*(gap > UPRIGHT_GAP for gap in gaps), True]
@@ -144,14 +148,12 @@ def _class_ticks(axes: Axes, classes: Any) -> None:  # noqa: ANN401 - an array
     axes.set_xlabel("number of classes C")
 
 
-def _positive(values: Any) -> Any:  # noqa: ANN401 - an array in, an array out
+def _positive(values: Array) -> Array:
     """Return `values` with what a logarithmic axis cannot show made NaN."""
-    return np.where(np.asarray(values, float) > 0, values, np.nan)
+    return np.where(values > 0, values, np.nan)
 
 
-def _points(
-    axes: Axes, measure: Measure, rows: pd.DataFrame, places: Any, look: Look, *, line: bool  # noqa: ANN401 - an array
-) -> None:
+def _points(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look, *, line: bool) -> None:
     values = _positive(rows[measure.value].to_numpy(float))
     if measure.ends:
         low, high = (_positive(rows[end].to_numpy(float)) for end in measure.ends)
@@ -179,8 +181,8 @@ def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
 
 def _written(value: float, *, up: bool) -> float:
     """Return the nearest of 1, 2, 5, 10, … (times any power of ten) at or beyond `value`."""
-    decade = np.floor(np.log10(value))
-    ticks = [sub * 10.0 ** (decade + shift) for shift in (-1, 0, 1) for sub in SUBTICKS]
+    decade = float(np.floor(np.log10(value)))
+    ticks: list[float] = [sub * 10.0 ** (decade + shift) for shift in (-1, 0, 1) for sub in SUBTICKS]
     return min(t for t in ticks if t >= value * 0.999) if up else max(t for t in ticks if t <= value * 1.001)
 
 
@@ -212,7 +214,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     """Return the measure by problem, from few logits to many: for problems that lie on no common curve."""
     cells, styles = view.phase(phase), looks(view)
     problems = loose(view.problems).sort_values("elements", kind="stable")
-    size = (max(1.55 * len(problems) + 3.2, 9.0), max(5.2, 0.2 * len(styles) + 2.2))
+    size = (max(1.55 * len(problems) + 3.2, MIN_WIDTH), max(5.2, 0.2 * len(styles) + 2.2))
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     axes = figure.subplots()
     centres = np.arange(len(problems), dtype=float)
@@ -236,18 +238,20 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
 
 
 def intervals(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
-    """Return one panel a problem with every implementation's interval beside its name, or the word for why there is none."""
+    """Return one panel a problem: each implementation's interval beside its name, or the word for why there is none."""
     problems = loose(view.problems)
     columns = min(3, len(problems))
     rows = -(-len(problems) // columns)
     names = [drawn(name) for name in view.implementations]
     margin = 0.075 * max(map(len, names), default=0)
-    size = (3.3 * columns + margin + 0.4, rows * (0.2 * len(names) + 0.75) + 1.2)
+    size = (max(3.3 * columns + margin + 0.4, MIN_WIDTH), rows * (0.2 * len(names) + 0.75) + 1.2)
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     cells, styles = view.phase(phase), looks(view)
     for axes, (key, name) in zip(grid.flat, problems["name"].items(), strict=False):
-        _interval_panel(axes, measure, cells.xs(key, level="problem"), styles)
+        _interval_panel(
+            axes, measure, cells[cells.index.get_level_values("problem") == key].droplevel("problem"), styles
+        )
         axes.set_title(drawn(name, LIMIT))
     for axes in list(grid.flat)[len(problems) :]:
         axes.set_visible(False)

@@ -104,7 +104,7 @@ def _table(view: View, stands: tuple[Standing, ...], problems: list[str], *, two
     title = f"Speed-up over F.cross_entropy, {view.headline}" if view.headline else "Parity"
     table = Table(
         title=Text(title if first else f"{title} (continued)"),
-        caption=Text("+ faster  - slower  = same  ? inconclusive, with 95 % interval") if first else None,
+        caption=Text("+ faster  - slower  = same  ? inconclusive, with confidence interval") if first else None,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -115,12 +115,10 @@ def _table(view: View, stands: tuple[Standing, ...], problems: list[str], *, two
         for heading in ("grade", "set-up", "peak/min"):
             table.add_column(Text(heading), justify="right", no_wrap=True)
     for key in problems:
-        table.add_column(Text(_heading(view.problems.at[key, "name"])), justify="right", overflow="fold")
+        table.add_column(Text(_heading(str(view.problems["name"][key]))), justify="right", overflow="fold")
     for stand in stands:
         facts = [stand.grade, seconds(stand.setup_s), times(stand.memory_ratio)] if first else []
         entries = [stand.entries[key] for key in problems]
         shown = [Text(_entry_text(entry, two_lines=two_lines), style=STYLES.get(entry.kind, "")) for entry in entries]
         table.add_row(Text(_folded(stand.name, NAME_WIDTHS[two_lines])), *map(Text, facts), *shown)
     return table
-
-

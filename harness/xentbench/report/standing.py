@@ -79,7 +79,9 @@ def standings(view: View) -> tuple[Standing, ...]:
     """Return how every implementation stands, in plan order."""
     judged = {(row["implementation"], row["problem"]): row for row in view.verdicts.to_dict("records")}
     timed = {(str(row["implementation"]), str(row["problem"])): row for row in _headline(view)}
-    statuses = view.cells.groupby(["implementation", "problem"], sort=False)["status"].agg(list).to_dict()
+    statuses: dict[tuple[str, str], list[str]] = {}
+    for row in view.cells[["implementation", "problem", "status"]].to_dict("records"):
+        statuses.setdefault((row["implementation"], row["problem"]), []).append(row["status"])
     return tuple(_standing(view, name, judged, timed, statuses) for name in view.implementations)
 
 
@@ -150,7 +152,7 @@ def answer(view: View, stands: tuple[Standing, ...]) -> str:
     """Return the run's result in one or two sentences: who is right, and who is fastest on the largest problem."""
     if not stands:
         return "Nothing was run."
-    return " ".join(filter(None, [_who_is_right(stands, len(view.problems)), _who_is_fastest(view, stands)]))
+    return " ".join(filter(None, [_who_is_right(stands, len(view.problems)), _who_is_fastest(view)]))
 
 
 def _who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
@@ -165,7 +167,7 @@ def _who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
         "partly": "right on what they support: {}",
         DECLARED: "deviating as declared: {}",
         WRONG: "wrong or failing somewhere: {}",
-        UNTESTED: "not tested: {}",
+        UNTESTED: "not tested (unsupported or skipped): {}",
     }
     clauses += [said[key].format(listing(groups[key])) for key in said if key in groups]
     return f"Of {len(stands)} {noun} {'; '.join(clauses)}."
@@ -180,20 +182,20 @@ def _summing_up(stand: Standing) -> str:
     return "partly" if stand.count(UNTESTED) else RIGHT
 
 
-def _who_is_fastest(view: View, stands: tuple[Standing, ...]) -> str:
+def _who_is_fastest(view: View) -> str:
     cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
     if cells.empty:
         return ""
-    largest = cells.loc[cells["elements"].fillna(0).idxmax(), "problem"]
+    largest = str(cells.sort_values("elements", kind="stable", na_position="first")["problem"].iloc[-1])
     there = cells[cells["problem"] == largest].sort_values("speedup", ascending=False)
-    best = there.iloc[0]
-    place = f"{view.headline} at {view.problems.at[largest, 'name']}"
-    if not (there["verdict"] == "faster").any():
+    place = f"{view.headline} at {view.problems['name'][largest]}"
+    faster = there[there["verdict"] == "faster"]
+    if faster.empty:
         return f"None is shown to be faster than F.cross_entropy, {place}."
-    best = there[there["verdict"] == "faster"].iloc[0]
+    best = faster.iloc[0]
     # Overlapping intervals do not prove equality; they only forbid naming one winner.
     near = there[(there["speedup_high"] >= best["speedup_low"]) & (there.index != best.name)]
     bounds = interval(best["speedup_low"], best["speedup_high"])
     close = f" (not told apart from {listing(list(near['implementation']))})" if len(near) else ""
-    chosen = next(stand.name for stand in stands if stand.name == best["implementation"])
-    return f"Fastest {place}: {chosen}, {times(best['speedup'])} {bounds} the speed of F.cross_entropy{close}."
+    speed = f"{times(best['speedup'])} {bounds} the speed of F.cross_entropy"
+    return f"Fastest {place}: {best['implementation']}, {speed}{close}."

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from xentbench.report.text import REPLACEMENT, plain
 
@@ -24,17 +25,19 @@ INK: Final = "#1f2328"
 RULE: Final = "#d5d9de"
 PAPER: Final = "#ffffff"
 
-# Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color), its yellow and black, which vanish on white
-# or on black, replaced by violet and grey.
+# Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color); its yellow and black, which vanish on
+# white or on black, are replaced by violet and grey.
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7a5cc7", "#8a8a8a")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "8", "H")
 LINES: Final = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
 """Eight colours, fifteen markers and four lines: no two of the first 120 names look alike."""
 
 FONT: Final = "DejaVu Sans"
+MIN_WIDTH: Final = 10.5
+"""Inches that the longest subtitle takes."""
 LIMIT: Final = 34
 """Longest name in a figure, in characters."""
-SETTINGS: Final[dict[str, Any]] = {
+SETTINGS: Final[dict[Any, Any]] = {
     "font.family": [FONT],
     "font.size": 9.0,
     # A name such as `$x$` is a name, not a formula; a bad one would even raise while drawing.
@@ -113,16 +116,15 @@ def drawn(value: object, limit: int = LIMIT) -> str:
 
 def sheet(view: View, size: tuple[float, float], title: str, subtitle: str = "") -> Figure:
     """Return an empty figure of `size` inches with title, subtitle and the foot that every figure has."""
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     wide, high = size
     top, bottom = 0.62 if subtitle else 0.4, 0.32
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0.1 / wide, bottom / high, 1 - 0.25 / wide, 1 - (top + bottom) / high), wspace=0.04, hspace=0.06)
+    room = (0.1 / wide, bottom / high, 1 - 0.25 / wide, 1 - (top + bottom) / high)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=room, wspace=0.04, hspace=0.06))
     left = 0.12 / wide
     figure.text(left, 1 - 0.12 / high, drawn(title, 120), fontsize=13, fontweight="bold", va="top")
     figure.text(left, 1 - 0.38 / high, drawn(subtitle, int(wide * 14)), fontsize=9, va="top")
-    figure.text(left, 0.1 / high, drawn(foot(view), int(wide * 17)), fontsize=7, va="bottom", alpha=0.75)
+    figure.text(left, 0.1 / high, drawn(foot(view), int(wide * 18)), fontsize=7, va="bottom", alpha=0.75)
     return figure
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
 from xentbench.report.screen import terminal
+from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
 from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, seconds, times
 from xentbench.report.view import NUMBER_COLUMNS, TEXT_COLUMNS, View, is_wrong
 
@@ -82,7 +82,7 @@ def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
         ]
         for stand in stands
     ]
-    lead = f"Speed-up over `F.cross_entropy`, {view.headline}, with 95 % interval: " if view.headline else ""
+    lead = f"Speed-up over `F.cross_entropy`, {view.headline}, with confidence interval: " if view.headline else ""
     lead += "▲ faster, ▼ slower, = same, ? inconclusive." if view.headline else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows])
     return "\n\n".join(filter(None, [lead, table]))
@@ -103,7 +103,7 @@ def failures(view: View) -> pd.DataFrame:
 
 
 def broken_cells(view: View) -> pd.DataFrame:
-    """Return the cells that went wrong although their answers were judged right: a time-out, a crash, …"""
+    """Return the cells that went wrong although their answers were judged right, e.g. by a time-out."""
     judged = set(zip(*(failures(view)[name] for name in ("implementation", "problem")), strict=True))
     pairs = zip(view.cells["implementation"], view.cells["problem"], view.cells["status"], strict=True)
     return view.cells[[is_wrong(status) and (name, problem) not in judged for name, problem, status in pairs]]

@@ -137,7 +137,7 @@ class View:
 
 
 def is_wrong(status: str) -> bool:
-    """Return whether a status means that something is wrong; a word that is no `Status` counts as wrong, save `missing`."""
+    """Return whether a status means that something is wrong; so does a word that is no `Status`, save `missing`."""
     try:
         return Status(status).is_wrong
     except ValueError:
@@ -177,12 +177,14 @@ def _problems(cells: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat([cells[["problem", *PROBLEM_COLUMNS]], verdicts[["problem", "label"]]])
     rows = rows[rows["problem"] != ""].drop_duplicates("problem").set_index("problem")
     rows = rows.fillna(dict.fromkeys(set(PROBLEM_COLUMNS) & set(TEXT_COLUMNS), ""))
-    labels = [label or key for key, label in rows["label"].items()]
+    labels = [str(label or key) for key, label in rows["label"].items()]
     # Two problems may differ only in what a label leaves out; a column each still needs a name of its own.
     repeats = [labels[:place].count(label) for place, label in enumerate(labels)]
     names = [f"{label} #{n + 1}" if n else label for label, n in zip(labels, repeats, strict=True)]
     product = rows["batch_size"].fillna(1) * rows["num_classes"]
-    return rows.assign(name=names, label=labels, elements=rows["elements"].fillna(product))
+    return rows.assign(
+        name=np.array(names, object), label=np.array(labels, object), elements=rows["elements"].fillna(product)
+    )
 
 
 def _phase_rank(phase: str) -> tuple[int, str]:
@@ -202,10 +204,10 @@ def _complete(
     full[texts] = full[texts].fillna("")
     blank = full["status"] == ""
     explained = _explanations(verdicts, info)
-    for row in full.index[blank]:
-        name, problem = full.at[row, "implementation"], full.at[row, "problem"]
+    for row in full[blank].itertuples():
+        name, problem = str(row.implementation), str(row.problem)
         status, reason = explained.get((name, problem)) or explained.get((name, "")) or (MISSING, MISSING_REASON)
-        full.loc[row, ["status", "reason"]] = [status, reason]
+        full.loc[row.Index, ["status", "reason"]] = [status, reason]
     return full
 
 

@@ -13,19 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from xentbench.inputs import Answers, Inputs
-from xentbench.spec import DEFAULT_IGNORE_INDEX, Implementation, Phase, Problem
+from xentbench.spec import Implementation, Phase, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-DEFAULTS: Final[Mapping[str, Any]] = {
-    "weight": None,
-    "ignore_index": DEFAULT_IGNORE_INDEX,
-    "reduction": "mean",
-    "label_smoothing": 0.0,
-}
+OPTIONS: Final = frozenset({"weight", "ignore_index", "reduction", "label_smoothing"})
 
 
 class UnsupportedError(Exception):
@@ -49,10 +44,20 @@ def offered_options(function: Callable[..., Any]) -> frozenset[str]:
     try:
         parameters = inspect.signature(signed).parameters
     except (TypeError, ValueError):  # some builtins have no signature
-        return frozenset(DEFAULTS)
+        return OPTIONS
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return frozenset(DEFAULTS)
-    return frozenset(DEFAULTS) & frozenset(parameters)
+        return OPTIONS
+    return OPTIONS & frozenset(parameters)
+
+
+def exercised(problem: Problem) -> dict[str, Any]:
+    """Return the options that the problem makes a difference of, with their values as people write them."""
+    return {
+        **({} if problem.weight == "none" else {"weight": problem.weight}),
+        **({"ignore_index": problem.ignore_index} if problem.ignores else {}),
+        **({} if problem.reduction == "mean" else {"reduction": problem.reduction}),
+        **({"label_smoothing": problem.label_smoothing} if problem.label_smoothing else {}),
+    }
 
 
 def refusal(implementation: Implementation, problem: Problem) -> str | None:
@@ -60,34 +65,29 @@ def refusal(implementation: Implementation, problem: Problem) -> str | None:
     reason = implementation.supports(problem) if implementation.supports else None
     if reason or implementation.factory:
         return reason
-    wanted = options_of(problem, weight=None) | {"weight": None if problem.weight == "none" else problem.weight}
-    return _not_offered(offered_options(implementation.function), wanted)
+    return _not_offered(offered_options(implementation.function), problem)
 
 
 def bind(implementation: Implementation, problem: Problem, weight: torch.Tensor | None) -> Loss:
     """Return `(logits, target) -> loss` with the problem's options bound; builds what a factory builds.
 
     Raises:
-        UnsupportedError: an option that the problem sets is not offered.
+        UnsupportedError: an option that the problem exercises is not offered.
     """
     function = implementation.function() if implementation.factory else implementation.function
-    offered, wanted = offered_options(function), options_of(problem, weight)
-    reason = _not_offered(offered, wanted)
+    offered = offered_options(function)
+    reason = _not_offered(offered, problem)
     if reason:
         raise UnsupportedError(reason)
-    options = {name: value for name, value in wanted.items() if name in offered}
+    options = {name: value for name, value in options_of(problem, weight).items() if name in offered}
     if isinstance(function, type):
         module: Loss = function(**options)
         return module
     return functools.partial(function, **options)
 
 
-def _not_offered(offered: frozenset[str], wanted: Mapping[str, Any]) -> str | None:
-    missing = [
-        f"{name}={value}" if isinstance(value, str | int | float) else name
-        for name, value in wanted.items()
-        if name not in offered and value != DEFAULTS[name]
-    ]
+def _not_offered(offered: frozenset[str], problem: Problem) -> str | None:
+    missing = [f"{name}={value}" for name, value in exercised(problem).items() if name not in offered]
     return f"does not offer {', '.join(missing)}" if missing else None
 
 

@@ -1,7 +1,8 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
 Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `begin`, `burst`, `free`, `stop`. A
-reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
+reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no
+oracle and no answers.
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Rec
         "summary": entry.summary,
         "reference": entry.source,
         "compiles": entry.compiles,
+        "speaks": entry.supports is not None,
         "deviations": [dataclasses.asdict(deviation) for deviation in entry.deviations],
         "min_grade": entry.min_grade,
         "work": dataclasses.asdict(entry.work),

@@ -99,7 +99,7 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
     )
     where = f"{name}[{', '.join(map(str, index))}]" if index else name
     parts = [f"{where} is {got:.9g}, expected {expected:.9g}: another class of number"]
-    if np.isfinite(error):
+    if np.isfinite(got) and np.isfinite(expected):
         off = f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
         parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {off}"]
     if compared.wrong.size > 1:

@@ -1,0 +1,103 @@
+"""What a wrong answer looks like: each row of the table on an answer made to fit it, and none on noise."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from xentbench import bounds, diagnosis, inputs, oracle
+from xentbench.diagnosis import Symptom
+from xentbench.spec import Problem
+
+VALUE, GRADIENT = "value", "gradient"
+
+
+def symptom(key, quantity, change):
+    """A symptom whose answer is `change(right answer, truth)`."""
+    problem = Problem.parse(key)
+    given = inputs.make(problem, 0)
+    truth = oracle.solve(problem, given)
+    expected = diagnosis.pick(problem, truth, quantity)
+    got = np.asarray(change(expected, truth))
+    allowed = 1e-12 * np.abs(expected) + 1e-300
+    wrong = ~bounds.passes(bounds.need(got, expected, problem.dtype), allowed)
+    return Symptom(problem, given, truth, quantity, got, expected, allowed, wrong, problem.dtype)
+
+
+CASES = {
+    "wrong sign": ("N=9,C=4,dtype=float64", VALUE, lambda y, _: -y),
+    "no gradient at all arrives": ("N=9,C=4,dtype=float64", GRADIENT, lambda y, _: 0.0 * y),
+    "summed instead of averaged": ("N=9,C=4,dtype=float64", GRADIENT, lambda y, t: y * t.divisor),
+    "averaged instead of summed": ("N=9,C=4,dtype=float64,reduction=sum", VALUE, lambda y, _: y / 9.0),
+    "divides by all rows": (
+        "N=9,C=4,dtype=float64,ignored=0.5",
+        VALUE,
+        lambda y, t: y * t.divisor / 9.0,
+    ),
+    "number of valid rows instead of their weights": (
+        "N=9,C=4,dtype=float64,weight=random",
+        GRADIENT,
+        lambda y, t: y * t.divisor / t.rows.valid.sum(),
+    ),
+    "divides by 7, which is neither": ("N=9,C=4,dtype=float64", VALUE, lambda y, t: y * t.divisor / 7.0),
+    "1.001 times the right one": ("N=9,C=4,dtype=float64,reduction=none", VALUE, lambda y, _: 1.001 * y),
+    "computed in float32": (
+        "N=9,C=4,dtype=float64,reduction=none",
+        VALUE,
+        lambda y, _: y.astype(np.float32).astype(np.float64),
+    ),
+    "small entries": ("N=9,C=9,dtype=float64", GRADIENT, lambda y, _: np.where(np.abs(y) < 0.004, 0.0, y)),
+    "last class": ("N=9,C=4,dtype=float64", GRADIENT, lambda y, _: y * np.array([1.0, 1.0, 1.0, 0.0])),
+    "a floor under": ("N=9,C=4,dtype=float64,reduction=none", VALUE, lambda y, _: np.minimum(y, 1.5)),
+    "not shifted": (
+        "N=9,C=4,dtype=float64,logits=wide,scale=10.0,reduction=none",
+        VALUE,
+        lambda y, t: np.where(t.rows.largest > 709.0, np.inf, y),
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", CASES)
+def test_mistake_is_recognised(sentence):
+    found = symptom(*CASES[sentence])
+    assert found.wrong.any()
+    assert sentence in diagnosis.explain(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "axes", "sentence"),
+    [
+        ("N=9,C=4,dtype=float64,label-smoothing=0.1", {"label_smoothing": 0.0}, "label smoothing ignored"),
+        ("N=9,C=4,dtype=float64,label-smoothing=0.3", {"label_smoothing": 0.4}, "spread over C - 1 classes"),
+        ("N=9,C=4,dtype=float64,ignored=0.4,ignore-index=2", {"ignore_index": -9}, "ignore_index not honoured"),
+    ],
+)
+@pytest.mark.parametrize("quantity", [VALUE, GRADIENT])
+def test_answer_to_another_question_is_recognised(key, axes, sentence, quantity):
+    problem = Problem.parse(key)
+    elsewhere = oracle.solve(dataclasses.replace(problem, **axes), inputs.make(problem, 0))
+    found = symptom(key, quantity, lambda *_: diagnosis.pick(problem, elsewhere, quantity))
+    assert sentence in diagnosis.explain(found)
+
+
+@pytest.mark.parametrize("quantity", [VALUE, GRADIENT])
+def test_noise_looks_like_nothing(quantity):
+    noise = np.random.Generator(np.random.Philox(1))
+    found = symptom(
+        "N=9,C=4,dtype=float64,reduction=none,weight=random,label-smoothing=0.1",
+        quantity,
+        lambda y, _: y * noise.uniform(0.5, 2.0, y.shape),
+    )
+    assert diagnosis.explain(found) == ""
+
+
+def test_unshifted_range_depends_on_dtype_and_number_of_classes():
+    rows = {}
+    for dtype in ("float64", "float32", "float16"):
+        problem = Problem(batch_size=4, num_classes=3, dtype=dtype, offset=12.0, logits="equal")
+        rows[dtype] = diagnosis.out_of_unshifted_range(problem, oracle.solve(problem, inputs.make(problem, 0))).all()
+    assert rows == {"float64": False, "float32": False, "float16": True}
+    near = Problem(batch_size=4, num_classes=3, dtype="float16", offset=10.5, logits="equal")
+    assert diagnosis.out_of_unshifted_range(near, oracle.solve(near, inputs.make(near, 0))).all()
+    alone = dataclasses.replace(near, num_classes=1)
+    assert not diagnosis.out_of_unshifted_range(alone, oracle.solve(alone, inputs.make(alone, 0))).any()
