@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -85,23 +86,24 @@ class Crew:
         self._unloaded |= {id(worker) for worker in fresh}
 
     def set_up(self, key: str, seed: int, phases: Sequence[Phase], recorded: Recorded | None) -> WorkerError | None:
-        """Set a problem up in every worker, loading the implementation where that is still to do.
-
-        Returns:
-            The first error, which is the crew's, or None.
-        """
+        """Set a problem up in every worker; return the first error, which is the crew's, or None."""
         record = {"problem": key, "seed": seed, "phases": list(phases)}
         named = {name: getattr(recorded, name, None) for name in ("logits", "target", "weight")}
         given = {name: tensor for name, tensor in named.items() if tensor is not None}
         try:
+            self.load()
             for worker in self.workers:
-                if id(worker) in self._unloaded:
-                    load(worker, self.entry, self.threads, self.baseline)
-                    self._unloaded.discard(id(worker))
                 worker.ask("set-up", record, given)
         except WorkerError as error:
             return error
         return None
+
+    def load(self) -> None:
+        """Have every new worker load the implementation; raises WorkerError where one cannot."""
+        for worker in self.workers:
+            if id(worker) in self._unloaded:
+                load(worker, self.entry, self.threads, self.baseline)
+                self._unloaded.discard(id(worker))
 
     def free(self) -> None:
         """Let every living worker drop the problem's tensors and give the pages back."""
@@ -136,14 +138,14 @@ class Purse:
     _overheads_s: list[float] = field(default_factory=list)
 
     def paid_overhead(self, seconds: float) -> None:
-        """Note what one problem's set-up cost; the ones to come are taken to cost as much."""
+        """Note what one problem's set-up cost; the ones to come are taken to cost the median of those paid."""
         self._overheads_s.append(seconds)
         self.problems_left -= 1
 
     def share_s(self, now_s: float, weight: float, workers: int, limit_s: float) -> float:
         """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`."""
-        mean_s = sum(self._overheads_s) / max(1, len(self._overheads_s))
-        left_s = self.deadline_s - now_s - mean_s * self.problems_left
+        typical_s = statistics.median(self._overheads_s) if self._overheads_s else 0.0
+        left_s = self.deadline_s - now_s - typical_s * self.problems_left
         share_s = max(0.0, left_s) * weight / max(weight * workers, self.weight_left)
         self.weight_left -= weight * workers
         return min(limit_s, share_s)

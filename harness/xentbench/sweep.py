@@ -20,7 +20,7 @@ from xentbench.examining import Examined, Questions, reproduce
 from xentbench.planning import cell_limit_s, weight
 from xentbench.spec import Description, Phase, Problem, Status
 from xentbench.timing import Budget, Lane, Measured
-from xentbench.workers import WARM_HEAP
+from xentbench.workers import WARM_HEAP, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +32,8 @@ PARALLEL: Final = 2
 """Workers that may be busy at once while nothing is timed."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
-WORKER_BYTES: Final = 300 * 2**20
-"""Resident memory of a worker that holds nothing but torch."""
+WORKER_BYTES: Final = 180 * 2**20
+"""Memory of a worker that holds nothing but torch, its share of what all map counted in (proportional set size)."""
 
 
 class Watch(Protocol):
@@ -120,6 +120,7 @@ class Sweep:
         for subgroup in subgroups:
             with contextlib.ExitStack() as stack:
                 crews = [stack.enter_context(self._crew(entry, builds)) for entry in subgroup]
+                self._start(crews)
                 for problem in order.sample(todo, len(todo)):
                     ready = [crew for crew in crews if crew.entry in right[problem.key]]
                     self._time_problem(ready, problem, order, bandwidths, purse)
@@ -147,6 +148,18 @@ class Sweep:
                 self._timed(crew.entry, problem, phase, measured[crew.entry.name], floor_s, mine)
         for crew in crews:
             crew.free()
+
+    def _start(self, crews: Sequence[Crew]) -> None:
+        """Start and load all workers; one that cannot load says so again, as an error, when its first problem comes."""
+
+        def load(crew: Crew) -> None:
+            with contextlib.suppress(WorkerError):
+                crew.load()
+
+        for crew in crews:
+            crew.start()
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(load, crews))
 
     def _set_up(self, crews: Sequence[Crew], problem: Problem) -> list[Crew]:
         """Return the crews that are ready; the cells of the others end here."""
