@@ -48,6 +48,13 @@ def pytest_bench(session: nox.Session) -> None:
 
 
 @nox.session
+def figures(session: nox.Session) -> None:
+    """Measure again what the README shows, and replace its two figures."""
+    install(session, "-e", ".[workloads]")
+    session.run("python", "benchmarks/readme_figures.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     install(session, group="lint")

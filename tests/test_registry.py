@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from worker_fixtures import ONE_GOOD, plugin
 
-from xentbench import registry
+from xentbench import registry, workers
 from xentbench.spec import Description, Source, Status, UsageError
 
 HERE = Source("file", "/somewhere/a.py")
@@ -96,3 +96,17 @@ def test_the_sources_are_the_built_in_folder_first_then_plugins(tmp_path: Path):
     kinds = [source.kind for source in registry.sources([str(file)])]
     assert kinds[0] == "built-in"
     assert kinds[-1] == "file"
+
+
+def test_an_installed_distribution_plugs_in_by_entry_point(tmp_path: Path, monkeypatch):
+    plugin(tmp_path, ONE_GOOD, "their_losses.py")
+    info = tmp_path / "their_losses-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-losses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ntheirs = their_losses\none = their_losses:good\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    points = [source for source in registry.sources([]) if source.kind == "entry-point"]
+    assert {source.where for source in points} == {"their_losses", "their_losses:good"}
+    for source in points:
+        assert [one.name for one in workers.describe(source, [])] == ["good"]
