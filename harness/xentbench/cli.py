@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from xentbench import options
-from xentbench.spec import EnvironmentMismatchError, UsageError
+from xentbench.spec import CROSS_ENTROPY, EnvironmentMismatchError, UsageError
 
 OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -85,7 +85,7 @@ def parity(
     showing.checked(checked, posed, seed)
     record = {entry.entry.name: entry.record() for entry in checked}
     options.write_json(
-        json_file, {"contract": "cross_entropy", "panel": panel.PANEL, "seed": seed, "implementations": record}
+        json_file, {"contract": CROSS_ENTROPY.name, "panel": panel.PANEL, "seed": seed, "implementations": record}
     )
     return WRONG if any(entry.verdict in ("fail", "error") for entry in checked) else OK
 

@@ -142,7 +142,7 @@ def cached(describe: Describe, folder: Path | None = None) -> Describe:
 def _digest(source: Source) -> str | None:
     """Return a hash of the source's files and of the versions that read them, or None where its files are not known."""
     if source.kind == "built-in":
-        files = sorted(Path(str(resources.files("xentbench"))).glob("spec.py"))
+        files = sorted(Path(str(resources.files("xentbench"))).glob("spec/*.py"))
         package = Path(str(resources.files(source.where)))
         files += sorted(package.glob("*.py"))
     elif source.kind == "file":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from xentbench.spec import CONTRACT, Problem, UsageError
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -124,7 +124,7 @@ class Journal:
         replace_file(self.folder / HEAD, json.dumps({"schema": SCHEMA, **info}, indent=1).encode())
 
     def _append(self, name: str, kind: str, fields: Mapping[str, Any]) -> None:
-        line = sealed({"schema": SCHEMA, "run": self.run, "contract": CONTRACT, "kind": kind, **fields})
+        line = sealed({"schema": SCHEMA, "run": self.run, "contract": CROSS_ENTROPY.name, "kind": kind, **fields})
         fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(fd, line)

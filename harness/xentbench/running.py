@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, sweep
-from xentbench.spec import Status, UsageError
+from xentbench.spec import CROSS_ENTROPY, Status, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,11 +54,11 @@ def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -
     ]
     return {
         "run": journal.run,
-        "contract": "cross_entropy",
+        "contract": CROSS_ENTROPY.name,
         "preset": preset_name,
         "budget_s": plan.preset.budget_s,
         "workers": plan.preset.workers,
-        "baseline": "F.cross_entropy",
+        "baseline": CROSS_ENTROPY.baseline,
         "grids": list(grids),
         "warnings": list(plan.warnings),
         "environment": settings,

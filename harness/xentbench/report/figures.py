@@ -93,8 +93,9 @@ def _subtitle(view: View, measure: Measure, phase: str, *, curved: bool) -> str:
     bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are confidence intervals"}.get(
         measure, ""
     )
-    failed = int((cells["status"] != Status.PASSED).sum())
-    why = f"{absent} of {len(cells)} cells have no number" + (f" ({failed} did not pass)" if failed else "")
+    without = cells.loc[cells[measure.value].isna(), "status"].value_counts()
+    told = ", ".join(f"{count} {status}" for status, count in without.items() if status != Status.PASSED)
+    why = f"{absent} of {len(cells)} cells have no number" + (f" ({told})" if told else "")
     return "  ·  ".join(filter(None, [_conditions(view), bars, why if absent else ""]))
 
 

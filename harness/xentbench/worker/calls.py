@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from xentbench.inputs import Answers, Inputs
-from xentbench.spec import Implementation, Phase, Problem
+from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-OPTIONS: Final = frozenset({"weight", "ignore_index", "reduction", "label_smoothing"})
+OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
 
 
 class UnsupportedError(Exception):

@@ -1,0 +1,59 @@
+"""The nouns: what is asked, who answers, and how an answer can end. Frozen records, no work, no torch.
+
+Dtypes and devices are strings here, so that the command line and the parent's planning never pay for `import torch`.
+"""
+
+from xentbench.spec.contract import CROSS_ENTROPY, Contract
+from xentbench.spec.errors import EnvironmentMismatchError, UsageError, nearest
+from xentbench.spec.implementation import (
+    NAME_PATTERN,
+    Description,
+    Deviation,
+    Implementation,
+    Source,
+    WorkContract,
+    first_line,
+    implementation,
+)
+from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Status, Verdict
+from xentbench.spec.problem import (
+    DEFAULT_IGNORE_INDEX,
+    DTYPE_BYTES,
+    FAMILIES,
+    LAYOUTS,
+    UNIT_ROUNDOFF,
+    Problem,
+    problem_axes,
+    read_axis,
+)
+
+__all__ = [
+    "CROSS_ENTROPY",
+    "DEFAULT_IGNORE_INDEX",
+    "DTYPE_BYTES",
+    "FAMILIES",
+    "LAYOUTS",
+    "NAME_PATTERN",
+    "UNIT_ROUNDOFF",
+    "Comparison",
+    "Contract",
+    "Description",
+    "Deviation",
+    "EnvironmentMismatchError",
+    "Failure",
+    "Grade",
+    "Implementation",
+    "Outcome",
+    "Phase",
+    "Problem",
+    "Source",
+    "Status",
+    "UsageError",
+    "Verdict",
+    "WorkContract",
+    "first_line",
+    "implementation",
+    "nearest",
+    "problem_axes",
+    "read_axis",
+]

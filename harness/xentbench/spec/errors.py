@@ -1,0 +1,25 @@
+"""What a person is told: errors of usage and of environment, each one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Wrong input from a person: one sentence that says what was expected, what came and what to try (exit code 2)."""
+
+
+class EnvironmentMismatchError(RuntimeError):
+    """Not the environment that was asked for (exit code 3)."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return `expected one of …` for an error message, led by the closest choice to `word` where one is close."""
+    known = list(choices)
+    close = difflib.get_close_matches(word, [str(choice) for choice in known], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}expected one of: {', '.join(known)}"
