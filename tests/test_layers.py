@@ -11,7 +11,7 @@ import xentbench
 
 PACKAGE = Path(xentbench.__file__).parent
 LAYERS = [
-    *("spec", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
+    *("files", "spec", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
     *("rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
     *("statistics", "limits", "environment", "results"),
     *("worker", "workers", "registry"),
@@ -68,7 +68,7 @@ def test_the_judge_and_the_clock_do_not_know_each_other():
 
 def test_the_report_never_measures():
     for file in rooms()["report"]:
-        assert imported(file) <= {"spec", "report", "results"}, file.name
+        assert imported(file) <= {"files", "spec", "report", "results"}, file.name
 
 
 def test_the_parent_never_imports_an_implementation():

@@ -114,20 +114,6 @@ def test_a_run_is_found_by_folder_id_or_latest(journal: results.Journal):
         results.find("20010101T000000Z-0000", runs)
 
 
-def test_replacing_a_file_leaves_the_old_one_or_the_new_one_and_no_draft(tmp_path: Path, monkeypatch):
-    file = tmp_path / "table.csv"
-    results.replace_file(file, b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        results.replace_file(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
 def test_a_run_without_cells_is_an_empty_table_with_all_columns(journal: results.Journal):
     run = results.read(journal.folder)
     assert run.cells.empty

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from xentbench import problems, spec
+from xentbench.files import write_atomically
 from xentbench.spec import Phase, Problem, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -165,9 +166,7 @@ def write_json(path: str | None, record: Mapping[str, Any]) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    from xentbench.results import replace_file  # noqa: PLC0415 - needs pandas
-
-    replace_file(Path(path), text.encode())
+    write_atomically(Path(path), text)
 
 
 def writable_folder(path: str) -> Path:

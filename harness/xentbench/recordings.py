@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from xentbench.files import write_atomically
 from xentbench.inputs import Recorded
 from xentbench.spec import DEFAULT_IGNORE_INDEX, DTYPE_BYTES, UNIT_ROUNDOFF, UsageError
 
@@ -90,12 +89,7 @@ def save(path: Path, logits: torch.Tensor, target: torch.Tensor, weight: torch.T
     """
     named = {"logits": logits, "target": target, "weight": weight}
     blob = to_bytes({name: tensor.contiguous() for name, tensor in named.items() if tensor is not None}, metadata)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(blob)
-        os.replace(partial, path)  # noqa: PTH105 - the well-known name of the atomic step
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, blob)
 
 
 def fingerprint(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import environment
+from xentbench.files import write_atomically
 from xentbench.spec import Description, Source, Status, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -158,8 +159,6 @@ def _digest(source: Source) -> str | None:
 def _remember(file: Path, entries: list[dict[str, Any]]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(entries), encoding="utf-8")
-        draft.replace(file)
+        write_atomically(file, json.dumps(entries))
     except OSError:
         return  # a cache that cannot be written costs time, nothing else

@@ -10,7 +10,6 @@ Schema history:
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from xentbench.files import write_atomically
 from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Journal:
 
     def head(self, info: Mapping[str, Any]) -> None:
         """Write or replace `run.json`."""
-        replace_file(self.folder / HEAD, json.dumps({"schema": SCHEMA, **info}, indent=1).encode())
+        write_atomically(self.folder / HEAD, json.dumps({"schema": SCHEMA, **info}, indent=1).encode())
 
     def _append(self, name: str, kind: str, fields: Mapping[str, Any]) -> None:
         line = sealed({"schema": SCHEMA, "run": self.run, "contract": CROSS_ENTROPY.name, "kind": kind, **fields})
@@ -174,26 +174,11 @@ def create(results: Path) -> Journal:
     folder = results / run
     try:
         folder.mkdir(parents=True)
-        replace_file(folder / HEAD, b"{}")
+        write_atomically(folder / HEAD, b"{}")
     except OSError as error:
         msg = f"--results expected a folder that can be written, got {str(results)!r}: {error.strerror}; name another"
         raise UsageError(msg) from None
     return Journal(folder, run)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one: a draft beside it, fsync, rename."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
 
 
 def find(run: str | Path, results: Path) -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+from xentbench.files import write_atomically
 from xentbench.report import heatmap
-from xentbench.report.files import write_atomically
 from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, loose, sweeps
 from xentbench.report.style import settings
 from xentbench.report.view import View

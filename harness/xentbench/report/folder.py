@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xentbench.files import write_atomically
 from xentbench.report import page, tables
 from xentbench.report.figures import encode, figures, save_encoded
-from xentbench.report.files import write_atomically
 from xentbench.report.view import View
 
 if TYPE_CHECKING:

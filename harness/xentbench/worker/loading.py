@@ -86,8 +86,8 @@ def _parts(source: Source) -> Iterator[tuple[str, str, Any]]:
                 module = f"{source.where}.{info.name}"
                 yield f"implementations/{info.name}.py", info.name.replace("_", "-"), _importer(module)
         return
-    place, _, attribute = source.where.rpartition(":") if source.kind != "file" else (source.where, "", "")
-    place = place or source.where
+    named = source.kind != "file" and ":" in source.where  # a file's folder may hold a colon of its own
+    place, _, attribute = source.where.rpartition(":") if named else (source.where, "", "")
     origin = os.path.basename(place) if place.endswith(".py") else place  # noqa: PTH119 - text, not a path to open
     name = attribute or Path(place).stem
     importer = _file_importer(place) if place.endswith(".py") else _importer(place)

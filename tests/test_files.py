@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from xentbench.report.files import write_atomically
+from xentbench.files import write_atomically
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:

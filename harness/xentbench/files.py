@@ -1,4 +1,4 @@
-"""Files that are whole or absent: whoever reads a report never meets half of one."""
+"""Files that are whole or absent: whoever reads one never meets half of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads; a report is meant to be shared.
+        # mkstemp makes files that only their owner reads; results are meant to be shared.
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
