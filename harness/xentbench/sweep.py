@@ -173,6 +173,8 @@ class Sweep:
         for crew, error in zip(crews, errors, strict=True):
             if error is not None:
                 self._write_all(crew.entry, problem, error.status, f"set up for timing: {error.reason}")
+                for phase in self.plan.phases:
+                    self.watch.step(f"{crew.entry.name} at {problem.label}, {phase}: {error.status}")
         return [crew for crew, error in zip(crews, errors, strict=True) if error is None]
 
     def _timed(

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from xentbench import checking, registry
+from xentbench.examining import Examined
+from xentbench.spec import Description, Deviation, Failure, Grade, Problem, Source, Status, Verdict
+
+ONE, TWO = Problem(batch_size=8, num_classes=10), Problem(batch_size=8, num_classes=10, dtype="bfloat16")
+OBJECT = Source("object", "losses.py:mine")
+
+
+def entry(**fields) -> Description:
+    return Description("mine", fields.pop("source", OBJECT), "losses.py", **fields)
+
+
+def right(grade: Grade = Grade.B, **fields) -> Examined:
+    return Examined(Verdict(Status.PASSED, grade, checks=5, bound_ratio=0.2, error_ulp=1.0, **fields))
+
+
+def wrong(quantity: str = "value", **fields) -> Examined:
+    failures = (Failure(quantity, "off"),)
+    return Examined(Verdict(Status.WRONG_VALUE, Grade.FAIL, 5, failures, reason="off", **fields))
+
+
+def concluded(seen, *, whole_panel: bool = False, **fields) -> checking.Checked:
+    return checking.conclude(entry(**fields), seen, 7, whole_panel=whole_panel)
+
+
+def test_grades_are_the_worst_and_the_worst_of_each_dtype():
+    seen = concluded({ONE: right(Grade.A), TWO: right(Grade.C)})
+    assert (seen.verdict, seen.grade, seen.checks) == ("pass", Grade.C, 10)
+    assert seen.grades == {"float32": Grade.A, "bfloat16": Grade.C}
+    assert (seen.bound_ratio, seen.error_ulp) == (0.2, 1.0)
+
+
+def test_one_wrong_answer_fails_and_tells_how_to_ask_again():
+    seen = concluded({ONE: right(), TWO: wrong()})
+    assert (seen.verdict, seen.status, seen.grade) == ("fail", Status.WRONG_VALUE, Grade.FAIL)
+    (failure,) = seen.failures
+    assert failure["problem"] == TWO.key
+    assert failure["reproduce"] == f"xentbench parity losses.py:mine --problem {TWO.key} --seed 7"
+
+
+def test_failures_are_told_by_weight_and_exceptions_last():
+    seen = concluded({ONE: wrong("exception"), TWO: wrong("value")})
+    assert [failure["quantity"] for failure in seen.failures] == ["value", "exception"]
+
+
+def test_a_declared_deviation_passes_is_labelled_and_leaves_the_grade_alone():
+    declared = (Deviation("unshifted-exponent", "overflows"),)
+    seen = concluded(
+        {ONE: right(), TWO: wrong(deviations=("unshifted-exponent",))}, deviations=declared, whole_panel=True
+    )
+    assert (seen.verdict, seen.status, seen.grade) == ("pass", Status.PASSED, Grade.B)
+    assert seen.labels == ("declared-deviation:unshifted-exponent",)
+
+
+def test_a_declaration_that_never_occurs_fails_on_a_whole_panel_only():
+    declared = (Deviation("unshifted-exponent", "overflows"),)
+    assert concluded({ONE: right()}, deviations=declared, whole_panel=True).verdict == "fail"
+    assert concluded({ONE: right()}, deviations=declared, whole_panel=False).verdict == "pass"
+
+
+def test_what_is_refused_is_shown_and_never_passed():
+    refused = Examined(Verdict(Status.UNSUPPORTED, reason="does not offer weight"))
+    seen = concluded({ONE: right(), TWO: refused})
+    assert (seen.verdict, dict(seen.refused)) == ("pass", {TWO.key: "does not offer weight"})
+    assert concluded({TWO: refused}).verdict == "unsupported"
+    assert concluded({}, refusals={ONE.key: "two classes only"}).verdict == "unsupported"
+
+
+def test_what_could_not_be_loaded_is_an_error_and_a_missing_package_is_not():
+    broken = concluded({}, status=Status.IMPORT_FAILED, reason="ValueError: no", source=registry.BUILT_IN)
+    assert (broken.verdict, broken.failures[0]["message"]) == ("error", "ValueError: no")
+    assert concluded({}, status=Status.UNSUPPORTED, reason="needs a package").verdict == "unsupported"
+
+
+def test_the_record_is_what_a_machine_is_promised():
+    record = concluded({ONE: wrong()}).record()
+    assert {"verdict", "status", "grade", "grades", "labels", "checks", "failures"} <= set(record)
+    assert set(record["failures"][0]) == {"problem", "quantity", "message", "reproduce"}

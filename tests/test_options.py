@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from xentbench import options, problems, spec
+from xentbench.spec import Phase, Problem, UsageError
+
+
+def asked(**given):
+    axes = {f"axis_{name}": () for name in spec.problem_axes()}
+    return {"grid": (), "problem": (), "logits_file": None, **axes, **given}
+
+
+def test_nothing_asked_is_the_default_grid():
+    assert options.wanted(asked(), "smoke") == problems.grid("smoke")
+
+
+def test_axes_multiply_the_grid_and_sizes_make_a_sweep_of_their_own():
+    halves = options.wanted(asked(grid=("small",), axis_dtype=("float32,bfloat16",)), "smoke")
+    assert len(halves) == 16
+    sized = options.wanted(asked(axis_num_classes=("10,20", "30"), axis_reduction=("sum",)), "smoke")
+    assert [(p.batch_size, p.num_classes, p.reduction) for p in sized] == [(128, c, "sum") for c in (10, 20, 30)]
+
+
+def test_a_file_of_logits_is_asked_alone_unless_a_grid_is_named():
+    assert options.wanted(asked(logits_file="x.safetensors"), "smoke") == (Problem(logits="file"),)
+    assert len(options.wanted(asked(logits_file="x.safetensors", grid=("smoke",)), "smoke")) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("5m", 300.0), ("1.5h", 5400.0), (None, None)]
+)
+def test_a_budget_is_read_with_its_unit(text: str | None, seconds: float | None):
+    assert options.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "0s", "5 minutes"])
+def test_a_budget_of_another_form_is_told(text: str):
+    with pytest.raises(UsageError, match="--budget expected a duration"):
+        options.seconds(text)
+
+
+def test_phases_come_in_their_own_order():
+    assert options.phases(["backward", "forward"]) == [Phase.FORWARD, Phase.BACKWARD]
+    assert options.phases([]) == list(Phase)
+
+
+def test_json_is_strict_and_whole(tmp_path, capsys):
+    options.write_json(str(tmp_path / "x.json"), {"a": 1})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"schema": 1, "a": 1}
+    options.write_json("-", {"a": None})
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "a": None}
+    with pytest.raises(ValueError, match="JSON"):
+        options.write_json(str(tmp_path / "y.json"), {"a": float("nan")})
+
+
+def test_a_seed_is_fresh_unless_given():
+    assert options.fresh_seed(3) == 3
+    assert len({options.fresh_seed(None) for _ in range(8)}) > 1

@@ -1,0 +1,95 @@
+"""A sweep against real workers: what ends where, in which order, and what is never timed."""
+
+from __future__ import annotations
+
+import pytest
+from worker_fixtures import ONE_GOOD, plugin
+
+from xentbench import planning, results, sweep, workers
+from xentbench.spec import Phase, Problem, Source, Status
+
+PROBLEMS = (Problem(batch_size=8, num_classes=10), Problem(batch_size=4, num_classes=3))
+
+
+class Looking:
+    def __init__(self) -> None:
+        self.stages, self.steps, self.cells = [], 0, []
+
+    def stage(self, title: str, steps: int) -> None:
+        self.stages.append((title, steps))
+
+    def step(self, text: str) -> None:
+        self.steps += 1
+
+    def cell(self, fields) -> None:
+        self.cells.append(fields)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("sweep")
+    text = ONE_GOOD + (
+        "count = [0]\n"
+        "@implementation('wrong-at-three')\ndef wrong(input, target):\n"
+        "    return F.cross_entropy(input, target) * (2 if input.shape[1] == 3 else 1)\n"
+        "@implementation('dies-late')\ndef dies(input, target):\n"
+        "    count[0] += 1\n    if count[0] > 200: raise ValueError('tired')\n"
+        "    return F.cross_entropy(input, target)\n"
+    )
+    entries = workers.describe(Source("file", str(plugin(folder, text))), [problem.key for problem in PROBLEMS])
+    posed = planning.Posed(PROBLEMS, {}, {}, ())
+    plan = planning.make(posed, entries, list(Phase), planning.Preset(30.0, 1, 0.01), seed=3)
+    journal, watch = results.create(folder / "runs"), Looking()
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, watch).run()
+    return results.read(journal.folder), watch, journal
+
+
+def test_every_cell_ends_once(swept):
+    run, watch, _ = swept
+    keys = run.cells[["implementation", "problem", "phase"]].apply(tuple, axis=1)
+    assert len(keys) == len(set(keys)) == 3 * 2 * 4
+    assert len(watch.cells) == 24
+
+
+def test_what_is_wrong_on_a_problem_is_timed_on_the_others_only(swept):
+    cells = swept[0].cells
+    mine = cells[cells["implementation"] == "wrong-at-three"]
+    assert set(mine.loc[mine["num_classes"] == 3, "status"]) == {Status.WRONG_VALUE}
+    assert mine.loc[mine["num_classes"] == 3, "latency_s"].isna().all()
+    assert set(mine.loc[mine["num_classes"] == 10, "status"]) == {Status.PASSED}
+    assert mine.loc[mine["num_classes"] == 10, "latency_s"].notna().all()
+
+
+def test_what_fails_while_it_is_timed_is_a_status_and_never_a_time(swept):
+    cells = swept[0].cells
+    mine = cells[(cells["implementation"] == "dies-late") & (cells["status"] != Status.PASSED)]
+    assert len(mine)
+    assert set(mine["status"]) == {Status.RAISED}
+    assert mine["reason"].str.contains("tired").all()
+    assert mine["latency_s"].isna().all()
+
+
+def test_the_good_one_is_untouched_by_its_neighbours(swept):
+    cells = swept[0].cells
+    good = cells[cells["implementation"] == "good"]
+    assert set(good["status"]) == {Status.PASSED}
+    assert (good["peak_bytes"] >= good["minimum_bytes"]).all()
+    assert good["setup_s"].notna().all()
+    assert (good["rounds"] > 0).all()
+
+
+def test_every_raw_time_is_kept(swept):
+    run, _, journal = swept
+    raw = {(line["implementation"], line["problem"], line["phase"]): line for line in results.samples(journal.folder)}
+    timed = run.cells[run.cells["latency_s"].notna()]
+    for _, cell in timed.iterrows():
+        line = raw[cell["implementation"], cell["problem"], cell["phase"]]
+        rounds = sum(len(burst) for worker in line["bursts_wall_ns"] for burst in worker)
+        assert rounds > cell["rounds"]
+
+
+def test_the_stages_are_announced_with_their_steps(swept):
+    _, watch, _ = swept
+    assert watch.stages == [("judging", 6), ("timing", 5 * 4)]
+    assert watch.steps == 26
