@@ -257,3 +257,13 @@ def test_the_judges_selftest_finds_every_planted_fault():
     seen = xentbench("selftest", "judge", "--seed", "1")
     assert seen.returncode == 0, seen.stdout
     assert "WRONG" not in seen.stdout
+
+
+def test_standard_output_can_be_json_alone():
+    told = xentbench("list", "--json", "-")
+    assert json.loads(told.stdout)["schema"] == 1
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path):
+    assert xentbench("bench", "naiv", "--results", str(tmp_path / "runs")).returncode == 2
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 from pathlib import Path
 
@@ -119,3 +120,20 @@ def test_a_run_without_cells_is_an_empty_table_with_all_columns(journal: results
     assert run.cells.empty
     assert list(run.verdicts.columns) == list(results.VERDICT_COLUMNS)
     assert stat.S_ISDIR(journal.folder.stat().st_mode)
+
+
+def test_a_full_disk_is_an_error_and_the_journal_stays_readable(journal: results.Journal):
+    resource = pytest.importorskip("resource")
+    journal.cell(CELL)
+    size = (journal.folder / results.JOURNAL).stat().st_size
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, previous[1]))
+        with pytest.raises(OSError, match="space left|too large"):
+            journal.cell({**CELL, "phase": "backward"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+        signal.signal(signal.SIGXFSZ, handler)
+    run = results.read(journal.folder)
+    assert run.cells["phase"].tolist() == ["forward"]

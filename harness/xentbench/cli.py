@@ -15,6 +15,7 @@ import click
 from xentbench import options
 from xentbench.spec import CROSS_ENTROPY, EnvironmentMismatchError, UsageError
 
+STDOUT = "-"
 OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -45,7 +46,8 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
 
     options.check_json(json_file)
     found = registry.discover(registry.sources(plugins), [], registry.cached(options.describe))
-    showing.implementations(found)
+    if json_file != STDOUT:
+        showing.implementations(found)
     options.write_json(json_file, {"implementations": [showing.listed(entry) for entry in found]})
     return WRONG if any(entry.status.is_wrong for entry in found) else OK
 
@@ -82,7 +84,8 @@ def parity(
     seed = options.fresh_seed(seed)
     with console.progressing(console.errors()) as watch:
         checked = checking.check(entries, asked_now, posed.recorded, seed, watch, whole_panel=whole)
-    showing.checked(checked, posed, seed)
+    if json_file != STDOUT:
+        showing.checked(checked, posed, seed)
     record = {entry.entry.name: entry.record() for entry in checked}
     options.write_json(
         json_file, {"contract": CROSS_ENTROPY.name, "panel": panel.PANEL, "seed": seed, "implementations": record}
@@ -125,15 +128,17 @@ def bench(  # click hands over options by name; `how` holds those that only say 
     phases = options.phases(how["phase_names"])
     planning.require(how["require"])
     wanted = options.wanted(asked, "smoke" if preset_name == "quick" else "default")
-    journal = results.create(Path(how["results"]))
+    results.check_writable(Path(how["results"]))
     posed = planning.pose(wanted, asked["logits_file"])
     entries = options.chosen(names, globs, plugins, [problem.key for problem in posed.problems])
     seed = options.fresh_seed(how["seed"])
     plan = planning.make(posed, entries, phases, preset, seed, threads=how["threads"], allocator=how["allocator"])
     showing.plan(plan)
+    journal = results.create(Path(how["results"]))
     with console.progressing(console.errors()) as watch:
         run = running.bench(plan, journal, watch, preset_name=preset_name, grids=asked["grid"])
-    showing.bench(run)
+    if how["json_file"] != STDOUT:
+        showing.bench(run)
     options.write_json(how["json_file"], running.record(run))
     return WRONG if running.is_wrong(run) else OK
 
@@ -181,7 +186,8 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
 
     options.check_json(how["json_file"])
     differences = running.compare(first, second, asked, how)
-    showing.differences(differences)
+    if how["json_file"] != STDOUT:
+        showing.differences(differences)
     options.write_json(how["json_file"], {"differences": [showing.difference(entry) for entry in differences]})
     return showing.comparison_exit(differences, inconclusive_passes=how["inconclusive"] == "pass")
 
@@ -202,7 +208,8 @@ def selftest(what: str, seed: int | None, json_file: str | None) -> int:
     options.check_json(json_file)
     seed = options.fresh_seed(seed)
     lines = [*(trial.judge(seed) if what != "clock" else []), *(trial.clock(seed) if what != "judge" else [])]
-    showing.scores(lines, seed)
+    if json_file != STDOUT:
+        showing.scores(lines, seed)
     options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})
     return OK if all(line.passed for line in lines) else WRONG
 
@@ -218,7 +225,10 @@ def main(arguments: list[str] | None = None) -> None:
     except EnvironmentMismatchError as error:
         code = _complain(str(error), NOT_HERE)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("stopped; what was finished is kept in the run's folder", INTERRUPTED)
+        code = _complain("stopped; finished cells are kept, xentbench report latest shows them", INTERRUPTED)
+    except OSError as error:  # a full disk, a folder that vanished: what was finished is kept
+        place = f" ({Path(error.filename).name})" if error.filename else ""
+        code = _complain(f"{error.strerror or error}{place}: finished cells are kept, make room and run again", WRONG)
     sys.exit(code)
 
 

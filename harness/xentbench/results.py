@@ -11,9 +11,11 @@ Schema history:
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import os
 import secrets
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +129,8 @@ class Journal:
         line = sealed({"schema": SCHEMA, "run": self.run, "contract": CROSS_ENTROPY.name, "kind": kind, **fields})
         fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(fd, line)
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -163,21 +166,24 @@ def unsealed(line: bytes) -> dict[str, Any]:
     return record
 
 
-def create(results: Path) -> Journal:
-    """Make the folder of a new run under `results/` and return its journal.
-
-    Raises:
-        UsageError: the folder cannot be made or written.
-    """
-    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    run = f"{stamp}-{secrets.token_hex(2)}"
-    folder = results / run
+def check_writable(results: Path) -> None:
+    """Refuse a results folder that cannot be made or written, before anything long starts; raises UsageError."""
     try:
-        folder.mkdir(parents=True)
-        write_atomically(folder / HEAD, b"{}")
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results) as file:
+            file.write(b"room for a run")
     except OSError as error:
         msg = f"--results expected a folder that can be written, got {str(results)!r}: {error.strerror}; name another"
         raise UsageError(msg) from None
+
+
+def create(results: Path) -> Journal:
+    """Make the folder of a new run under `results/` and return its journal; raises UsageError as `check_writable`."""
+    check_writable(results)
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+    run = f"{stamp}-{secrets.token_hex(2)}"
+    folder = results / run
+    folder.mkdir()
     return Journal(folder, run)
 
 
