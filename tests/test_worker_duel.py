@@ -146,3 +146,30 @@ def test_the_system_clock_knows_itself():
     assert 0 <= clock.overhead_ns < 1e6
     assert clock.resolution_ns > 0
     assert np.isfinite(clock.cpu_ns())
+
+
+def test_a_device_is_waited_for_before_every_reading():
+    waited = []
+    clock = ticking_clock().on(lambda: waited.append(1))
+    assert ticking_clock().on(None).now_ns() == 0
+    ran = duel("N=8,C=10", Phase.FORWARD, [functional.cross_entropy], clock).burst(1, 0.0, 3, 3)
+    assert (ran.wall_ns == 10).all()
+    # Two readings a call, two calls a visit, and those that watch the budget.
+    assert len(waited) >= 3 * 4
+
+
+def test_a_refresh_where_numpy_cannot_reach_changes_the_same_logits():
+    def timed(reachable: bool) -> torch.Tensor:
+        seen = []
+
+        def spy(logits, target):
+            seen.append(logits.detach().clone())
+            return functional.cross_entropy(logits, target)
+
+        ran = duel("N=4,C=6,dims=3", Phase.FORWARD, [spy])
+        if not reachable:
+            ran.timed._logits_view = ran.prime._logits_view = None
+        ran.burst(1, 0.0, 3, 3)
+        return torch.stack(seen[1::2])
+
+    assert torch.equal(timed(reachable=True), timed(reachable=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,18 @@ class Clock:
     cpu_ns: Callable[[], int]
     resolution_ns: float
     overhead_ns: float
+
+    def on(self, synchronize: Callable[[], None] | None) -> Clock:
+        """Return a clock that waits for a device before every reading, so that queued work counts; None: no device."""
+        if synchronize is None:
+            return self
+        wall_ns = self.now_ns
+
+        def now_ns() -> int:
+            synchronize()
+            return wall_ns()
+
+        return dataclasses.replace(self, now_ns=now_ns)
 
     @classmethod
     def system(cls, readings: int = 1001) -> Clock:

@@ -62,14 +62,23 @@ class Storage:
     def refresh(self, values: npt.NDArray[np.float64], classes: npt.NDArray[np.int64]) -> None:
         """Change one logit in every row, and one target in eight, without a trace in the tensors' version counters."""
         self.restore()
-        if self._logits_view is None or not self.problem.rows:
+        if not self.problem.rows:
             return
         index = _class_index(self.problem, classes)
+        if self._logits_view is None:
+            self._refresh_on_device(values, index)
+            return
         self._logits_view[index] = _encode(values, self.logits.dtype).reshape(self._logits_view[index].shape)
         if self._target_view is not None and self._target_view.ndim == 1:
             some = slice(int(classes[0]) % REFRESHED_TARGETS, None, REFRESHED_TARGETS)
             kept = self._target_view[some] == self.problem.ignore_index
             self._target_view[some] = np.where(kept, self._target_view[some], classes[some])
+
+    def _refresh_on_device(self, values: npt.NDArray[np.float64], index: tuple[Any, ...]) -> None:
+        """Change one logit in every row where NumPy cannot reach; `.data` leaves the version counter alone as well."""
+        places = tuple(torch.as_tensor(part, device=self.logits.device) for part in index)
+        fresh_values = torch.from_numpy(values).to(self.logits.dtype).to(self.logits.device)
+        self.logits.data[places] = fresh_values.reshape(self.logits.data[places].shape)
 
     def restore(self) -> None:
         """Bring back logits that a declared implementation overwrites."""

@@ -143,7 +143,8 @@ class Session:
         if problem is None or inputs is None:
             msg = "asked before set-up"
             raise RuntimeError(msg)
-        return Duel(problem, phase, arms, inputs, self.clock, restore=self._loaded().work.overwrites_input)
+        clock = self.clock.on(None if problem.device == "cpu" else torch.accelerator.synchronize)
+        return Duel(problem, phase, arms, inputs, clock, restore=self._loaded().work.overwrites_input)
 
     def _loaded(self) -> Implementation:
         if self.loss is None:
