@@ -30,6 +30,7 @@ CONDITIONS: Final = ("dtype", "device", "logits", "reduction")
 MIN_CLASSES: Final = 3
 """Fewest different numbers of classes that make a curve."""
 SUBTICKS: Final = (1.0, 2.0, 5.0)
+DECADE: Final = 10.0
 WIDE_DECADES: Final = 2.5
 """Span of an axis, in decades, beyond which only powers of ten are written."""
 LEVEL_GAP, UPRIGHT_GAP = 0.13, 0.035
@@ -112,6 +113,7 @@ def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     for axes in grid[:, 0]:
         axes.set_ylabel(measure.axis)
     _log_axis(grid[0, 0], measure, axis="y")
+    _leave_deep_floor_out(grid[0, 0], measure, cells)
     _legend(figure, measure, cells, styles, lines=True)
     return figure
 
@@ -160,6 +162,13 @@ def _points(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, loo
         axes.vlines(places, low, high, color=look.colour, linewidth=1.1, alpha=0.8)
     style = look.line if line else "none"
     axes.plot(places, values, color=look.colour, marker=look.marker, markersize=4.5, linestyle=style, linewidth=1.2)
+
+
+def _leave_deep_floor_out(axes: Axes, measure: Measure, cells: pd.DataFrame) -> None:
+    """Let a time axis end a decade below the fastest call: a floor far beneath tells nothing and flattens all else."""
+    lowest = cells[measure.value].min()
+    if measure.unit == "s" and lowest > 0 and axes.get_ylim()[0] < lowest / DECADE:
+        axes.set_ylim(bottom=lowest / DECADE)
 
 
 def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
@@ -233,6 +242,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     axes.set_ylabel(measure.axis)
     axes.set_xlabel("problem, from few logits to many")
     _log_axis(axes, measure, axis="y")
+    _leave_deep_floor_out(axes, measure, cells)
     _legend(figure, measure, cells, styles, lines=False)
     return figure
 
