@@ -47,8 +47,17 @@ def test_unlike_environments_are_refused_with_the_keys_unless_forced():
     assert compare.runs(stored(1.0), stored(1.0, torch="3"), force=True)
 
 
-def test_cells_that_were_not_timed_in_both_are_not_compared():
-    assert compare.runs(stored(1.0), stored(1.0, status="wrong-value")) == []
+def test_what_was_right_and_is_wrong_now_is_worse_whatever_its_time():
+    (seen,) = compare.runs(stored(1.0), stored(1.0, status="wrong-value"))
+    assert (seen.outcome, seen.reason) == (Outcome.WORSE, "passed before, now wrong-value")
+
+
+def test_what_is_not_there_any_more_is_inconclusive_and_what_never_passed_is_left_out():
+    gone = stored(1.0)
+    gone = Run(gone.path, gone.id, gone.info, gone.cells.iloc[:0], gone.verdicts)
+    (seen,) = compare.runs(stored(1.0), gone)
+    assert (seen.outcome, seen.reason) == (Outcome.INCONCLUSIVE, "passed before, now absent")
+    assert compare.runs(stored(1.0, status="unsupported"), stored(1.0)) == []
 
 
 def test_an_interval_without_an_end_is_inconclusive():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -52,8 +53,22 @@ def test_json_is_strict_and_whole(tmp_path, capsys):
     assert json.loads((tmp_path / "x.json").read_text()) == {"schema": 1, "a": 1}
     options.write_json("-", {"a": None})
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "a": None}
-    with pytest.raises(ValueError, match="JSON"):
-        options.write_json(str(tmp_path / "y.json"), {"a": float("nan")})
+    options.write_json(str(tmp_path / "y.json"), {"a": [float("nan"), {"b": float("inf")}]})
+    assert json.loads((tmp_path / "y.json").read_text())["a"] == [None, {"b": None}]
+
+
+def test_json_goes_through_a_link_and_into_a_pipe(tmp_path):
+    (tmp_path / "real.json").write_text("")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    options.write_json(str(tmp_path / "link.json"), {"a": 1})
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["a"] == 1
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    options.write_json(str(tmp_path / "pipe"), {"a": 1})
+    assert json.loads(os.read(reader, 1000))["a"] == 1
+    os.close(reader)
+    assert not (tmp_path / "pipe").is_file()
 
 
 def test_a_seed_is_fresh_unless_given():

@@ -25,6 +25,17 @@ def test_a_name_used_twice_is_an_error_that_names_both_places():
     assert "b.py" in found[0].reason
 
 
+def test_what_does_not_load_takes_no_name_and_keeps_its_message():
+    broken = entry("x", "b.py", status=Status.IMPORT_FAILED, reason="ValueError: no luck")
+    for order in ([entry("x")], [broken]), ([broken], [entry("x")]):
+        told = dict(zip((HERE, Source("file", "b.py")), order, strict=True))
+        found = registry.discover(told, [], lambda source, _, told=told: told[source])
+        assert {(one.name, one.status, one.reason) for one in found} == {
+            ("x", Status.PASSED, ""),
+            ("x", Status.IMPORT_FAILED, "ValueError: no luck"),
+        }
+
+
 def test_globs_select_in_registry_order_and_unknown_ones_are_told():
     found = [entry("compiled-a"), entry("naive"), entry("compiled-b")]
     assert [one.name for one in registry.select(found, ["compiled-*"])] == ["compiled-a", "compiled-b"]

@@ -60,6 +60,9 @@ def test_a_key_may_leave_the_contract_out():
         ("N=8,C=10,label-smoothing=2.0", "label-smoothing must lie between 0 and 1"),
         ("N=8,C=10,device=gpu", "device 'gpu' is unknown"),
         ("N=none,C=10,dims=4", "need a batch size"),
+        ("N=100000000000000000000,C=10", "at most 2^62"),
+        ("N=4000000000,C=4000000000", "at most 2^62 logits"),
+        ("N=8,C=10,scale=nan", "finite"),
         ("linear:N=8,C=10", "contract 'linear' is unknown"),
     ],
 )

@@ -35,6 +35,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         "@implementation('dies-late')\ndef dies(input, target):\n"
         "    count[0] += 1\n    if count[0] > 200: raise ValueError('tired')\n"
         "    return F.cross_entropy(input, target)\n"
+        "@implementation('crashes-late')\ndef crashes(input, target):\n"
+        "    count[0] += 1\n    if count[0] > 60: import os; os.abort()\n"
+        "    return F.cross_entropy(input, target)\n"
     )
     entries = workers.describe(Source("file", str(plugin(folder, text))), [problem.key for problem in PROBLEMS])
     posed = planning.Posed(PROBLEMS, {}, {}, ())
@@ -48,8 +51,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
 def test_every_cell_ends_once(swept):
     run, watch, _ = swept
     keys = run.cells[["implementation", "problem", "phase"]].apply(tuple, axis=1)
-    assert len(keys) == len(set(keys)) == 3 * 2 * 4
-    assert len(watch.cells) == 24
+    assert len(keys) == len(set(keys)) == 4 * 2 * 4
+    assert len(watch.cells) == 32
 
 
 def test_what_is_wrong_on_a_problem_is_timed_on_the_others_only(swept):
@@ -68,6 +71,16 @@ def test_what_fails_while_it_is_timed_is_a_status_and_never_a_time(swept):
     assert set(mine["status"]) == {Status.RAISED}
     assert mine["reason"].str.contains("tired").all()
     assert mine["latency_s"].isna().all()
+
+
+def test_a_crash_while_it_is_timed_costs_its_own_cells_and_no_other(swept):
+    cells = swept[0].cells
+    mine = cells[cells["implementation"] == "crashes-late"]
+    assert len(mine) == 8
+    assert set(mine["status"]) <= {Status.PASSED, Status.CRASHED}
+    crashed = mine[mine["status"] == Status.CRASHED]
+    assert len(crashed)
+    assert crashed["reason"].str.contains("SIGABRT").all()
 
 
 def test_the_good_one_is_untouched_by_its_neighbours(swept):
@@ -91,5 +104,5 @@ def test_every_raw_time_is_kept(swept):
 
 def test_the_stages_are_announced_with_their_steps(swept):
     _, watch, _ = swept
-    assert watch.stages == [("judging", 6), ("timing", 5 * 4)]
-    assert watch.steps == 26
+    assert watch.stages == [("judging", 8), ("timing", 7 * 4)]
+    assert watch.steps == 36

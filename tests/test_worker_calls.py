@@ -73,6 +73,27 @@ def test_inputs_changed_in_forward_or_backward_are_named():
     assert asked(functional.cross_entropy).changed == ()
 
 
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda logits, target: 1.0, "got float"),
+        (lambda logits, target: None, "got NoneType"),
+        (lambda logits, target: target.sum(), "got torch.int64"),
+        (lambda logits, target: logits.sum() * 1j, "got torch.complex64"),
+        (lambda logits, target: torch.empty((), device="meta"), "on the logits' device cpu, got meta"),
+    ],
+)
+def test_what_cannot_be_judged_at_all_is_told_by_its_type(function, told: str):
+    with pytest.raises(calls.WrongTypeError, match=told):
+        asked(function)
+
+
+def test_a_loss_of_another_shape_is_left_to_the_judge():
+    answers = asked(lambda logits, target: functional.cross_entropy(logits, target).unsqueeze(0))
+    assert answers.loss.shape == (1,)
+    assert answers.gradient is None
+
+
 def test_a_nan_in_the_logits_is_not_a_change():
     def poisoned(logits, target):
         return functional.cross_entropy(logits, target)

@@ -90,6 +90,11 @@ def test_a_missing_package_is_named():
     assert loading.missing_package(Implementation("x", print, packages=("json",))) is None
 
 
+def test_folders_of_this_machine_are_cut_from_messages():
+    text = "Error: in /home/me/secret/code.py:7 and https://example.org/a/b, at 3/4 of '/tmp/x y'"
+    assert loading.without_folders(text) == "Error: in code.py:7 and https://example.org/a/b, at 3/4 of 'x y'"
+
+
 def test_an_error_becomes_one_bounded_line_even_when_it_cannot_be_printed():
     class UnprintableError(Exception):
         def __str__(self) -> str:

@@ -134,5 +134,5 @@ def test_a_source_is_described_with_what_it_refuses_and_what_is_broken(faulty: P
 
 def test_a_source_that_ends_its_worker_is_an_entry_and_not_the_end(tmp_path: Path):
     (entry,) = workers.describe(Source("file", str(plugin(tmp_path, "import os\nos._exit(5)\n"))), [])
-    assert entry.status is Status.IMPORT_FAILED
+    assert entry.status is Status.EXITED
     assert "code 5" in entry.reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +10,7 @@ from xentbench import panel
 from xentbench.crews import Examinee
 from xentbench.examining import Examined, Questions, reproduce
 from xentbench.spec import Description, Grade, Phase, Problem, Status
+from xentbench.workers import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,15 +95,18 @@ def check(
 
     def one(entry: Description) -> Checked:
         seen: dict[Problem, Examined] = {}
+        told = {
+            problem.key: entry.refusals[problem.key] for problem in asked[entry.name] if problem.key in entry.refusals
+        }
         phases = list(Phase) if entry.compiles else []
         with Examinee(entry, {}) as examinee:
             for problem in asked[entry.name]:
                 if problem.key not in entry.refusals and entry.status is Status.PASSED:
                     seen[problem] = examinee.examine(questions(problem), phases, measure_memory=False)
                 watch.step(f"{entry.name} at {problem.label}")
-        return conclude(entry, seen, seed, whole_panel=whole_panel)
+        return conclude(dataclasses.replace(entry, refusals=told), seen, seed, whole_panel=whole_panel)
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
+    with stoppable(PARALLEL) as pool:
         return list(pool.map(one, entries))
 
 

@@ -6,6 +6,7 @@ Modules that need torch or pandas are imported where a verb begins to work: `--h
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from xentbench import options
 from xentbench.spec import CROSS_ENTROPY, EnvironmentMismatchError, UsageError
 
 STDOUT = "-"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -147,7 +149,8 @@ def bench(  # click hands over options by name; `how` holds those that only say 
 @click.argument("run", default="latest")
 @click.option("--output", type=click.Path(), help="Folder to write to. [default: the run's own]")
 @options.results_option
-def report(run: str, output: str | None, results: str) -> int:
+@options.json_option
+def report(run: str, output: str | None, results: str, json_file: str | None) -> int:
     """Write the tables, figures and page of RUN (a folder, an id, or latest) again from its journal.
 
     \b
@@ -155,12 +158,15 @@ def report(run: str, output: str | None, results: str) -> int:
     """  # noqa: D301
     from xentbench import report as room
     from xentbench import results as store
-    from xentbench import showing
+    from xentbench import running, showing
 
+    options.check_json(json_file)
     found = store.read(store.find(run, Path(results)))
     folder = options.writable_folder(output) if output else found.path
     room.write(found, folder)
-    showing.bench(found, folder)
+    if json_file != STDOUT:
+        showing.bench(found, folder)
+    options.write_json(json_file, running.record(found))
     return OK
 
 
@@ -225,8 +231,10 @@ def main(arguments: list[str] | None = None) -> None:
     except EnvironmentMismatchError as error:
         code = _complain(str(error), NOT_HERE)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("stopped; finished cells are kept, xentbench report latest shows them", INTERRUPTED)
-    except OSError as error:  # a full disk, a folder that vanished: what was finished is kept
+        code = _complain("stopped; what bench had finished is kept: xentbench report latest shows it", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
         place = f" ({Path(error.filename).name})" if error.filename else ""
         code = _complain(f"{error.strerror or error}{place}: finished cells are kept, make room and run again", WRONG)
     sys.exit(code)

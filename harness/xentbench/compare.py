@@ -58,17 +58,26 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
         msg = f"the runs are not comparable: they differ in {told}; --force compares them all the same"
         raise EnvironmentMismatchError(msg)
     keys = ["implementation", "problem", "phase"]
-    both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"))
-    return [_difference(cell) for cell in both.to_dict("records") if _measured(cell)]
+    both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"), how="outer", sort=False)
+    differences = [_difference(cell) for cell in both.to_dict("records")]
+    return [difference for difference in differences if difference is not None]
 
 
-def _measured(cell: dict[Any, Any]) -> bool:
-    return bool(cell["status_1"] == cell["status_2"] == Status.PASSED)
+def _difference(cell: dict[Any, Any]) -> Difference | None:
+    """Subtract log ratios; the half-widths of two independent runs add in quadrature.
 
-
-def _difference(cell: dict[Any, Any]) -> Difference:
-    """Subtract log ratios; the half-widths of two independent runs add in quadrature."""
+    What was right and is wrong now is worse, whatever its time; None where neither run timed the cell.
+    """
     names = (str(cell["implementation"]), str(cell["problem"]), str(cell["phase"]))
+    before, after = cell["status_1"], cell["status_2"]
+    if before == Status.PASSED != after:
+        gone = after not in set(Status) or not Status(after).is_wrong
+        outcome = Outcome.INCONCLUSIVE if gone else Outcome.WORSE
+        return Difference(
+            *names, outcome, reason=f"passed before, now {'absent' if after not in set(Status) else after}"
+        )
+    if before != Status.PASSED:
+        return None
     ends = [[cell[f"{name}_{run}"] for name in ("ratio", "ratio_low", "ratio_high")] for run in (1, 2)]
     if any(value is None or not value > 0 for end in ends for value in end):
         return Difference(*names, Outcome.INCONCLUSIVE, reason="an interval has no end")
@@ -106,8 +115,10 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
             error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
             for phase in plan.phases:
                 reason = wrong or (str(error) if error else "")
+                # A second one that is not right is worse than any time; without a right first one nothing can be said.
+                outcome = Outcome.WORSE if wrong.startswith(f"{second.name}:") else Outcome.INCONCLUSIVE
                 differences.append(
-                    Difference(second.name, problem.key, phase, Outcome.INCONCLUSIVE, reason=reason)
+                    Difference(second.name, problem.key, phase, outcome, reason=reason)
                     if reason
                     else _duel(crew, problem, phase, plan, order)
                 )

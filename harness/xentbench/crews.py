@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from xentbench.examining import Examined, Question, examine
-from xentbench.spec import Description, Phase, Verdict
+from xentbench.spec import Description, Failure, Phase, Status, Verdict
 from xentbench.workers import Worker, WorkerError, load
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from xentbench.inputs import Recorded
 
 
+MOST_LOSSES: Final = 3
+
+
 @dataclass(slots=True)
 class Examinee:
     """The one plain worker that answers for an implementation; started when first asked, again when lost."""
@@ -25,9 +28,16 @@ class Examinee:
     entry: Description
     environment: Mapping[str, str]
     worker: Worker | None = None
+    losses: int = 0
+    given_up: Verdict | None = None
 
     def examine(self, question: Question, phases: Sequence[Phase], *, measure_memory: bool) -> Examined:
-        """Examine one problem; a worker that cannot be started or was lost ends the problem, not the run."""
+        """Examine one problem; a worker that cannot be started or was lost ends the problem, not the run.
+
+        One that hung, or was lost three times, is not asked again: what is left ends as the last problem did.
+        """
+        if self.given_up is not None:
+            return Examined(self.given_up)
         try:
             if self.worker is None:
                 self.worker = Worker(self.environment)
@@ -37,8 +47,15 @@ class Examinee:
             return Examined(Verdict(error.status, reason=error.reason))
         seen = examine(self.worker, self.entry, question, phases, measure_memory=measure_memory)
         if seen.lost:
-            self.worker = None
+            self._lost(seen.verdict)
         return seen
+
+    def _lost(self, verdict: Verdict) -> None:
+        self.worker = None
+        self.losses += 1
+        if verdict.status is Status.TIMED_OUT or self.losses >= MOST_LOSSES:
+            reason = f"not asked again after: {verdict.reason}"
+            self.given_up = Verdict(verdict.status, failures=(Failure("exception", reason),), reason=reason)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ import shlex
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from xentbench import inputs, oracle, parity
 from xentbench.spec import Description, Failure, Phase, Problem, Status, Verdict
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from xentbench.inputs import Inputs, Recorded
     from xentbench.oracle import Truth
     from xentbench.worker.wire import Tensors
+
+
+REFUSING: Final = ("TypeError", "ValueError", "IndexError", "RuntimeError", "AssertionError")
+"""Exceptions by which functions refuse arguments of a form that they were not written for; no other is a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,11 @@ def examine(
 ) -> Examined:
     """Set the problem up in the worker, judge what it answers and, where that is right, weigh each phase.
 
-    Set-up calls only the phases given: an entrant that compiles needs each of them compiled, another needs none.
+    Answering calls in every grad mode, so set-up calls every phase where it calls any: an entrant that compiles must
+    have compiled them all by then. Without phases nothing is called, as parity does for those that do not compile.
     """
     setup_s = None
-    record = {"problem": question.problem.key, "seed": question.seed, "phases": list(phases)}
+    record = {"problem": question.problem.key, "seed": question.seed, "phases": list(Phase) if phases else []}
     try:
         reply, _ = worker.ask("set-up", record, question.tensors())
         setup_s = float(reply["setup_s"])
@@ -101,7 +106,8 @@ def examine(
 
 def _offered(error: WorkerError, declared: Description, problem: Problem) -> WorkerError:
     """Take an exception for a refusal where an implementation has no other way to say that it does not offer a form."""
-    if error.status is not Status.RAISED or declared.speaks or problem.is_plain:
+    refusing = error.reason.partition(":")[0] in REFUSING
+    if error.status is not Status.RAISED or declared.speaks or problem.is_plain or not refusing:
         return error
     return WorkerError(Status.UNSUPPORTED, f"does not offer this form of logits or target: {error.reason}")
 
@@ -111,7 +117,8 @@ def _weigh(worker: Worker, phases: Sequence[Phase]) -> dict[Phase, int]:
 
 
 def _not_answered(error: WorkerError) -> Verdict:
-    failures = () if error.status is Status.UNSUPPORTED else (Failure("exception", f"{error.status}: {error.reason}"),)
+    quantity = "dtype" if error.status is Status.WRONG_TYPE else "exception"
+    failures = () if error.status is Status.UNSUPPORTED else (Failure(quantity, f"{error.status}: {error.reason}"),)
     return Verdict(error.status, failures=failures, reason=error.reason)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import secrets
 import sys
@@ -162,11 +163,25 @@ def write_json(path: str | None, record: Mapping[str, Any]) -> None:
     """Write the result for a machine: strict JSON, to the file or to standard output."""
     if path is None:
         return
-    text = json.dumps({"schema": 1, **record}, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_strict({"schema": 1, **record}), indent=1, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(text)
         return
-    write_atomically(Path(path), text)
+    file = Path(path)
+    if file.exists() and not file.is_file():  # a pipe or a device: it is written to, never replaced
+        with file.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    else:
+        write_atomically(file.resolve(), text)
+
+
+def _strict(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with null for what JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    return [_strict(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def writable_folder(path: str) -> Path:

@@ -120,8 +120,9 @@ class Plan:
         return sum(cells) * len(self.phases) * self.preset.workers
 
     def estimate_s(self, cores: int) -> float:
-        """Return the estimated time of the whole run: its budget where that is less than what it could use."""
-        return min(self.preset.budget_s, self.setup_estimate_s(cores) + self.measure_estimate_s())
+        """Return the estimated time of the whole run: what it could use, cut by the budget, never below its set-up."""
+        setup_s = self.setup_estimate_s(cores)
+        return max(setup_s, min(self.preset.budget_s, setup_s + self.measure_estimate_s()))
 
 
 def weight(problem: Problem) -> int:

@@ -78,6 +78,12 @@ def discover(where: Iterable[Source], problems: Sequence[str], describe: Describ
     found: dict[str, Description] = {}
     for source in where:
         for entry in describe(source, problems):
+            if entry.name in found and entry.status.is_wrong:  # what does not load takes no name from what does
+                found[f"{entry.name} in {entry.origin}"] = entry
+                continue
+            if entry.name in found and found[entry.name].status.is_wrong:
+                broken = found.pop(entry.name)
+                found[f"{broken.name} in {broken.origin}"] = broken
             if entry.name in found:
                 entry = _duplicate(found[entry.name], entry)  # noqa: PLW2901 - the error takes the entry's place
             found[entry.name] = entry
@@ -112,7 +118,7 @@ def demand_plugins(found: Sequence[Description]) -> None:
         UsageError: names the file or object, and the error.
     """
     for entry in found:
-        if entry.source.kind in ("file", "object") and entry.status is Status.IMPORT_FAILED:
+        if entry.source.kind in ("file", "object") and entry.status.is_wrong:
             msg = f"{entry.origin} could not be loaded: {entry.reason}"
             raise UsageError(msg)
 
@@ -151,8 +157,11 @@ def _digest(source: Source) -> str | None:
     else:
         return None
     digest = hashlib.sha256(f"{source}|{environment.version('torch')}|{environment.version('xentbench')}".encode())
-    for file in files:
-        digest.update(file.read_bytes())
+    try:
+        for file in filter(Path.is_file, files):
+            digest.update(file.read_bytes())
+    except OSError:
+        return None
     return digest.hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, sweep
 from xentbench.spec import CROSS_ENTROPY, Status, UsageError
+from xentbench.worker.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -
     settings = environment.describe(
         threads=plan.threads, allocator=plan.allocator, pinned=plan.pinned, device=",".join(devices)
     )
+    settings["clock_overhead_ns"] = Clock.system().overhead_ns
     entries = [
         {
             "name": entry.name,

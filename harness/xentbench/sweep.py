@@ -9,7 +9,6 @@ import contextlib
 import random
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -20,7 +19,7 @@ from xentbench.examining import Examined, Questions, reproduce
 from xentbench.planning import cell_limit_s, weight
 from xentbench.spec import Description, Phase, Problem, Status
 from xentbench.timing import Budget, Lane, Measured
-from xentbench.workers import WARM_HEAP, WorkerError
+from xentbench.workers import WARM_HEAP, WorkerError, build_caches, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,21 +74,23 @@ class Sweep:
                 if why := self.plan.why_not(entry, problem):
                     self._write_all(entry, problem, *why)
         with tempfile.TemporaryDirectory(prefix="xentbench-build-") as builds:
-            self._judge(Path(builds))
+            self._judge(Path(builds), deadline_s)
             self._time(Path(builds), deadline_s)
 
-    def _judge(self, builds: Path) -> None:
+    def _judge(self, builds: Path, deadline_s: float) -> None:
         """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
         self.watch.stage("judging", sum(len(self.plan.askable(problem)) for problem in self.plan.asked))
-        with ThreadPoolExecutor(PARALLEL) as pool, contextlib.ExitStack() as stack:
+        with stoppable(PARALLEL) as pool, contextlib.ExitStack() as stack:
             examinees = {
                 entry.name: stack.enter_context(Examinee(entry, self._environment(entry, builds, warm=False)))
                 for entry in self.plan.implementations
             }
             for problem in self.plan.asked:
-                question = questions(problem)
                 entries = self.plan.askable(problem)
+                if self._is_late(deadline_s, entries, problem):
+                    continue
+                question = questions(problem)
                 jobs = [
                     pool.submit(examinees[e.name].examine, question, self.plan.phases, measure_memory=True)
                     for e in entries
@@ -123,6 +124,8 @@ class Sweep:
                 self._start(crews)
                 for problem in order.sample(todo, len(todo)):
                     ready = [crew for crew in crews if crew.entry in right[problem.key]]
+                    if not ready or self._is_late(deadline_s, [crew.entry for crew in ready], problem):
+                        continue
                     self._time_problem(ready, problem, order, bandwidths, purse)
 
     def _time_problem(
@@ -158,7 +161,7 @@ class Sweep:
 
         for crew in crews:
             crew.start()
-        with ThreadPoolExecutor(PARALLEL) as pool:
+        with stoppable(PARALLEL) as pool:
             list(pool.map(load, crews))
 
     def _set_up(self, crews: Sequence[Crew], problem: Problem) -> list[Crew]:
@@ -166,7 +169,7 @@ class Sweep:
         for crew in crews:
             crew.start()
         recorded = self.plan.recorded.get(problem.key)
-        with ThreadPoolExecutor(PARALLEL) as pool:
+        with stoppable(PARALLEL) as pool:
             errors = list(
                 pool.map(lambda crew: crew.set_up(problem.key, self.plan.seed, self.plan.phases, recorded), crews)
             )
@@ -203,12 +206,21 @@ class Sweep:
         self.watch.cell(fields)
         self.watch.step(f"{entry.name} at {problem.label}, {phase}")
 
+    def _is_late(self, deadline_s: float, entries: Sequence[Description], problem: Problem) -> bool:
+        """Whether the budget is spent; then these cells end here, with that reason."""
+        if self.now_s() < deadline_s:
+            return False
+        reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
+        for entry in entries:
+            self._write_all(entry, problem, Status.SKIPPED, reason)
+        return True
+
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""
         return [
             entry
             for entry in self.plan.askable(problem)
-            if self.examined[entry.name, problem.key].verdict.status is Status.PASSED
+            if (seen := self.examined.get((entry.name, problem.key))) and seen.verdict.status is Status.PASSED
         ]
 
     def _write_all(
@@ -230,7 +242,7 @@ class Sweep:
         cache = builds / entry.name
         cache.mkdir(exist_ok=True)
         heap = WARM_HEAP if warm else {}
-        return {**heap, "TORCHINDUCTOR_CACHE_DIR": str(cache), "OMP_NUM_THREADS": str(self.plan.threads)}
+        return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.threads)}
 
     def _subgroups(self, right: Mapping[str, Sequence[Description]]) -> list[list[Description]]:
         """Split the implementations so that all workers of a subgroup fit into half of the available memory."""

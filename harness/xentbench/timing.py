@@ -28,7 +28,7 @@ BURST_LEAST_ROUNDS: Final = 4
 BURST_MOST_ROUNDS: Final = 20_000
 LOW_CPU_SHARE: Final = 0.2
 """Below this share of CPU time in wall time the machine was not ours often enough to say anything."""
-CANDIDATE, TWIN = 1, 2
+CANDIDATE, TWIN, ARMS = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,9 @@ def duel(
             _burst(lane, order.getrandbits(63))
             lane.spent_s += now_s() - start
             _look(lane, budget)
+            if lane.error is not None:  # the cell has ended: its other workers need not go on
+                for other in lanes:
+                    other.done |= other.name == lane.name
     names = dict.fromkeys(lane.name for lane in lanes)
     return {name: summarise([lane for lane in lanes if lane.name == name]) for name in names}
 
@@ -132,9 +135,15 @@ def _burst(lane: Lane, seed: int) -> None:
     if answer is None:
         return
     reply, times = answer
-    lane.bursts.append(times["wall_ns"].numpy())
-    lane.cpu.append(times["cpu_ns"].numpy())
-    lane.minor_faults += int(reply["minor_faults"])
+    try:
+        wall, cpu = (times[name].numpy().astype(np.int64).reshape(-1, ARMS) for name in ("wall_ns", "cpu_ns"))
+        lane.minor_faults += int(reply["minor_faults"])
+    except (KeyError, TypeError, ValueError) as error:
+        lane.error = WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}")
+        lane.done = True
+        return
+    lane.bursts.append(wall)
+    lane.cpu.append(cpu)
 
 
 def _ask(lane: Lane, verb: str, record: dict[str, Any]) -> Any:  # noqa: ANN401 - a reply, or None after an error

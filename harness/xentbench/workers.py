@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from xentbench.spec import Description, Source, Status
+from xentbench.spec import Description, Problem, Source, Status
 from xentbench.worker import wire
+from xentbench.worker.loading import without_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from xentbench.worker.wire import Record, Tensors
 
@@ -25,15 +29,19 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "hello": 120.0,  # interpreter and `import torch`, on a busy machine
     "describe": 120.0,
     "load": 120.0,
-    "set-up": 600.0,  # a cold compiler
-    "answer": 120.0,
-    "memory": 120.0,
-    "begin": 120.0,
-    "burst": 120.0,
+    "set-up": 60.0,
+    "answer": 60.0,
+    "memory": 60.0,
+    "begin": 60.0,
+    "burst": 60.0,
     "free": 30.0,
     "stop": 5.0,
 }
 """For each request, in seconds on the parent's clock. Budgets steer how long things take; these only end what hangs."""
+COMPILING_S: Final = 600.0
+"""Added to the set-up of an entrant that compiles: a cold compiler on a busy machine."""
+PATIENCE_S: Final = 2e-6
+"""Added to the deadlines of a problem for each of its logits: the slowest honest entrant takes a tenth of it."""
 PASSED_ON: Final = (
     "PATH",
     "HOME",
@@ -54,6 +62,9 @@ WARM_HEAP: Final = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
 _TAIL_BYTES: Final = 2000
+_ANSWER_BYTES: Final = 64 * 2**20
+_LIVE: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
+_ended: Final = threading.Event()
 
 
 class WorkerError(Exception):
@@ -73,6 +84,8 @@ class Worker:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, core: int | None = None) -> None:
+        if _ended.is_set():
+            raise WorkerError(Status.SKIPPED, "the run was stopped")
         self._scratch = tempfile.mkdtemp(prefix="xentbench-worker-")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         down_read, down_write = os.pipe()
@@ -90,8 +103,11 @@ class Worker:
         )
         os.close(down_read)
         os.close(up_write)
-        self._channel = wire.Channel(up_read, down_write)
+        self._channel = wire.Channel(up_read, down_write, _ANSWER_BYTES)
+        self._patience_s = self.compiling_s = 0.0
+        self.ending: tuple[Status, str] | None = None
         self.alive = True
+        _LIVE.add(self)
         if core is not None and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._process.pid, {core})
@@ -105,7 +121,11 @@ class Worker:
             WorkerError: the implementation failed (the worker lives on), or the worker crashed, left, hung or spoke
                 nonsense (`lost`; it and its whole process group are gone).
         """
-        deadline_s = DEADLINES_S[verb]
+        if self.ending is not None:
+            raise WorkerError(*self.ending, lost=True)
+        if record and "problem" in record:
+            self._expect(Problem.parse(record["problem"]).elements)
+        deadline_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb == "set-up" else 0.0)
         try:
             self._channel.send({"ask": verb, **(record or {})}, tensors, deadline_s)
             reply, answers = self._channel.receive(deadline_s)
@@ -116,9 +136,15 @@ class Worker:
         except wire.MalformedError as error:
             raise self._lose(Status.FORGED, f"{verb}: {error}") from None
         if reply.get("ok") is not True:
-            status = Status(reply.get("status", Status.RAISED))
-            raise WorkerError(status, str(reply.get("reason", "no reason given"))[:2000])
+            if reply.get("status") not in set(Status):
+                raise self._lose(Status.FORGED, f"{verb}: its reply is not of this protocol")
+            raise WorkerError(Status(reply["status"]), str(reply.get("reason", "no reason given"))[:2000])
         return reply, answers
+
+    def _expect(self, elements: int) -> None:
+        """Fit patience, and how many bytes an answer may have, to a problem of so many logits."""
+        self._patience_s = PATIENCE_S * elements
+        self._channel.tensors_limit_bytes = _ANSWER_BYTES + 16 * 8 * elements
 
     def close(self) -> None:
         """Ask it to stop, then end its process group; harmless when it has gone already."""
@@ -141,8 +167,13 @@ class Worker:
         if kind is None:
             self.close()
         else:
-            self.kill()
-            self._process.wait()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End it while another thread may be waiting for it: its descriptors stay until this process ends."""
+        self.kill()
+        self._process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _ending(self, verb: str) -> tuple[Status, str]:
         """Say how a worker ended that closed its pipe in the middle of a request."""
@@ -156,6 +187,7 @@ class Worker:
         return Status.EXITED, f"{verb}: left with code {code} and no answer{self._tail()}"
 
     def _lose(self, status: Status, reason: str) -> WorkerError:
+        self.ending = (status, reason)
         self._end()
         return WorkerError(status, reason, lost=True)
 
@@ -174,7 +206,7 @@ class Worker:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - _TAIL_BYTES))
         text = " ".join(self._output.read().decode(errors="replace").split())
-        return f"; it printed: {text}" if text else ""
+        return f"; it printed: {without_folders(text)}" if text else ""
 
 
 def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
@@ -185,9 +217,32 @@ def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(Path(scratch) / "inductor"),
+        **build_caches(Path(scratch)),
         **added,
     }
+
+
+def build_caches(folder: Path) -> dict[str, str]:
+    """Return the settings that keep what compilers build in this folder: another implementation could poison it."""
+    places = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "TORCH_EXTENSIONS_DIR": "extensions"}
+    return {variable: str(folder / place) for variable, place in places.items()}
+
+
+@contextlib.contextmanager
+def stoppable(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads that ask workers; an error in this thread (Ctrl-C is one) ends all workers and jobs."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        _ended.set()
+        for worker in list(_LIVE):
+            if worker.alive:
+                worker.abandon()
+        pool.shutdown(wait=True, cancel_futures=True)
+        _ended.clear()
+        raise
+    pool.shutdown()
 
 
 def describe(source: Source, problems: Sequence[str]) -> list[Description]:
@@ -204,7 +259,7 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
         ]
     except WorkerError as error:
         name = Path(source.where).stem
-        return [Description(name, source, Path(source.where).name, Status.IMPORT_FAILED, str(error))]
+        return [Description(name, source, Path(source.where).name, error.status, error.reason)]
     except (KeyError, TypeError, ValueError) as error:  # the reply of a process that ran a stranger's module
         name = Path(source.where).stem
         reason = f"its description is not understood: {error}"
@@ -222,6 +277,7 @@ def load(worker: Worker, entry: Description, threads: int, baseline: Description
     if reply.get("protocol") != wire.PROTOCOL:
         reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
         raise WorkerError(Status.FORGED, reason)
+    worker.compiling_s = COMPILING_S if entry.compiles else 0.0
     record: dict[str, Any] = {**_address(entry), "threads": threads}
     worker.ask("load", record if baseline is None else {**record, "baseline": _address(baseline)})
 

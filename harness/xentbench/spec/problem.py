@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ FAMILIES: Final = ("normal", "peaked", "uniform", "equal", "wide", "masked")
 """Synthetic families of logits; any other name means recorded ones."""
 LAYOUTS: Final = ("contiguous", "transposed", "column-slice", "row-slice", "expanded", "channels-last", "offset")
 
+_LARGEST: Final = 2**62
 _KEY = "key"
 _CHOICES = "choices"
 _HELP = "help"
@@ -77,6 +79,7 @@ class Problem:
     def __post_init__(self) -> None:
         for axis in dataclasses.fields(self):
             value, choices = getattr(self, axis.name), axis.metadata[_CHOICES]
+            self._refuse_numbers(axis.metadata[_KEY], value)
             if choices and value not in choices:
                 msg = f"{axis.metadata[_KEY]} {value!r} is unknown: {nearest(str(value), choices)}"
                 raise UsageError(msg)
@@ -96,7 +99,19 @@ class Problem:
             raise UsageError(msg)
         self._refuse_contradictions()
 
+    @staticmethod
+    def _refuse_numbers(key: str, value: Any) -> None:  # noqa: ANN401 - any axis
+        """Refuse numbers that no tensor can hold, before anything is computed with them."""
+        for number in value if isinstance(value, tuple) else (value,):
+            too_large = isinstance(number, int) and abs(number) > _LARGEST
+            if too_large or (isinstance(number, float) and not math.isfinite(number)):
+                msg = f"{key} must be a finite number of at most 2^62, got {number}"
+                raise UsageError(msg)
+
     def _refuse_contradictions(self) -> None:
+        if self.elements > _LARGEST:
+            msg = f"a problem may have at most 2^62 logits, got {self.elements}"
+            raise UsageError(msg)
         if self.dims and self.batch_size is None:
             msg = f"dims {self.dims} need a batch size: logits are (C,), (N, C) or (N, C, d1, …)"
             raise UsageError(msg)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from xentbench.inputs import Answers, Inputs
-from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem
+from xentbench.spec import CROSS_ENTROPY, DTYPE_BYTES, Implementation, Phase, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
+
+
+class WrongTypeError(Exception):
+    """The answer is of a kind that cannot be judged at all: no tensor, a dtype of no loss, another device."""
 
 
 class UnsupportedError(Exception):
@@ -102,16 +106,17 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
     logits, target = fresh(problem, inputs, Phase.FORWARD_BACKWARD)
     before = _snapshot(logits, target, inputs.weight)
     changed: list[str] = []
-    result = loss(logits, target)
+    result = _checked(loss(logits, target), logits)
     changed += _changes(before, logits, target, inputs.weight, moment="forward")
     gradient = target_gradient = None
-    if isinstance(result, torch.Tensor) and result.requires_grad:
+    # A loss of another shape is the judge's to name; its backward would only raise about the upstream gradient's.
+    if result.requires_grad and result.shape == inputs.upstream.shape:
         result.backward(inputs.upstream.to(result.dtype))  # type: ignore[no-untyped-call]
         gradient, target_gradient = logits.grad, target.grad
         changed += _changes(before, logits, target, inputs.weight, moment="backward")
-    again = loss(*fresh(problem, inputs, Phase.FORWARD))
+    again = _checked(loss(*fresh(problem, inputs, Phase.FORWARD)), logits)
     with torch.no_grad():
-        no_grad = loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD))
+        no_grad = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), logits)
     return Answers(
         loss=result.detach(),
         loss_no_grad=no_grad.detach(),
@@ -120,6 +125,19 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
         target_gradient=target_gradient,
         changed=tuple(changed),
     )
+
+
+def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
+    """Return the result where it can be judged; raises WrongTypeError, which says what was expected and what came."""
+    if not isinstance(result, torch.Tensor):
+        msg = f"the loss must be a torch.Tensor, got {type(result).__name__}"
+    elif str(result.dtype).removeprefix("torch.") not in DTYPE_BYTES:
+        msg = f"the loss must have a floating dtype of {', '.join(DTYPE_BYTES)}, got {result.dtype}"
+    elif result.device != logits.device:
+        msg = f"the loss must be on the logits' device {logits.device}, got {result.device}"
+    else:
+        return result
+    raise WrongTypeError(msg)
 
 
 def fresh(problem: Problem, inputs: Inputs, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:

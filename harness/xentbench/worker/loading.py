@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,12 @@ def one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - __str__ belongs to the plugin
         text = "(its message cannot be printed)"
-    return f"{type(error).__name__}: {text}"[:2000]
+    return without_folders(f"{type(error).__name__}: {text}"[:4000])[:2000]
+
+
+def without_folders(text: str) -> str:
+    """Return text with every absolute path cut down to its last name: results tell no folders of this machine."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/:\"'<>|()]+/)+", "", text)
 
 
 def _parts(source: Source) -> Iterator[tuple[str, str, Any]]:

@@ -47,6 +47,7 @@ class Session:
         self.problem: Problem | None = None
         self.inputs: tensors.Inputs | None = None
         self.bound: calls.Loss | None = None
+        self.beside: tuple[calls.Loss, calls.Loss] | None = None
         self.duel: Duel | None = None
 
     def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -87,6 +88,7 @@ class Session:
         for phase in map(Phase, record["phases"]):
             self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
         setup_s = time.perf_counter() - start
+        self.beside = self._baselines(record["phases"])
         compiled.check_set_up(must_compile=loss.compiles)
         return {"setup_s": setup_s, **compiled.counters()}, {}
 
@@ -106,8 +108,11 @@ class Session:
 
     def begin(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Prepare the duel of one phase: baseline, candidate, the baseline's twin; warm every arm."""
-        bound, problem, inputs = self._ready()
-        baseline, twin = (calls.bind(self.baseline, problem, inputs.weight) for _ in range(2))
+        bound, _, _ = self._ready()
+        if self.beside is None:
+            msg = "asked before set-up"
+            raise RuntimeError(msg)
+        baseline, twin = self.beside
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin])
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
         return {}, {}
@@ -131,12 +136,26 @@ class Session:
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
-        self.duel = self.bound = self.inputs = self.problem = None
+        self.duel = self.bound = self.beside = self.inputs = self.problem = None
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
         return {}, {}
+
+    def _baselines(self, phases: list[str]) -> tuple[calls.Loss, calls.Loss]:
+        """Return the baseline and its twin; one that compiles does so now, before compiling becomes an error."""
+        problem, inputs = self.problem, self.inputs
+        if problem is None or inputs is None:
+            msg = "asked before set-up"
+            raise RuntimeError(msg)
+        if self.baseline is BASELINE:
+            baseline, twin = (calls.bind(self.baseline, problem, inputs.weight) for _ in range(2))
+            return baseline, twin
+        only = calls.bind(self.baseline, problem, inputs.weight)
+        for phase in map(Phase, phases):
+            self._duel(phase, [only]).warm_up(calls=1, budget_s=0.0)
+        return only, only
 
     def _duel(self, phase: Phase, arms: list[calls.Loss]) -> Duel:
         problem, inputs = self.problem, self.inputs
@@ -195,6 +214,8 @@ def failure(error: BaseException, ask: str) -> Record:
     message = loading.one_line(error)
     if isinstance(error, NotImplementedError | calls.UnsupportedError):
         return {"status": Status.UNSUPPORTED, "reason": str(error)[:2000] or "NotImplementedError without a message"}
+    if isinstance(error, calls.WrongTypeError):
+        return {"status": Status.WRONG_TYPE, "reason": str(error)}
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
         return {"status": Status.OUT_OF_MEMORY, "reason": message}
     if isinstance(error, compiled.CompilationError) or (ask == "set-up" and "torch._dynamo" in type(error).__module__):

@@ -27,7 +27,7 @@ PROTOCOL: Final = 1
 RECORD_LIMIT_BYTES: Final = 64 * 2**20
 """Longest JSON text that is read; tensors do not count."""
 _CHUNK_BYTES: Final = 2**20
-_ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 
 Record = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -55,7 +55,7 @@ class Channel:
     """
 
     def __init__(self, fd_in: int, fd_out: int, tensors_limit_bytes: int = 2**40) -> None:
-        self.fd_in, self.fd_out, self._limit = fd_in, fd_out, tensors_limit_bytes
+        self.fd_in, self.fd_out, self.tensors_limit_bytes = fd_in, fd_out, tensors_limit_bytes
         os.set_blocking(fd_in, False)
         os.set_blocking(fd_out, False)
 
@@ -89,14 +89,14 @@ class Channel:
             msg = f"a record of {length} bytes is longer than {RECORD_LIMIT_BYTES}"
             raise MalformedError(msg)
         record = _parse(bytes(self._read(length, deadline)))
-        tensors, left = {}, self._limit
+        tensors, left = {}, self.tensors_limit_bytes
         for name, dtype, shape in _listing(record):
             count = math.prod(shape)
-            left -= count * _ITEM_BYTES[dtype]
+            left -= count * ITEM_BYTES[dtype]
             if left < 0:
-                msg = f"tensors of more than {self._limit} bytes in one record"
+                msg = f"tensors of more than {self.tensors_limit_bytes} bytes in one record"
                 raise MalformedError(msg)
-            raw = self._read(count * _ITEM_BYTES[dtype], deadline)
+            raw = self._read(count * ITEM_BYTES[dtype], deadline)
             kind = getattr(torch, dtype)
             tensors[name] = (torch.frombuffer(raw, dtype=kind) if count else torch.empty(0, dtype=kind)).reshape(shape)
         return record, tensors
@@ -154,7 +154,7 @@ def _wait(fd: int, event: int, deadline: float) -> None:
 def _parse(text: bytes) -> Record:
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"a record is not JSON: {error}"
         raise MalformedError(msg) from None
     if not isinstance(record, dict):
@@ -168,7 +168,7 @@ def _listing(record: Record) -> list[tuple[str, str, list[int]]]:
     listing = record.pop("tensors", [])
     try:
         checked = [(str(name), str(dtype), [int(size) for size in shape]) for name, dtype, shape in listing]
-        good = all(dtype in _ITEM_BYTES and min(shape, default=0) >= 0 for _, dtype, shape in checked)
+        good = all(dtype in ITEM_BYTES and min(shape, default=0) >= 0 for _, dtype, shape in checked)
     except (TypeError, ValueError):
         good = False
     if not good:
