@@ -1,5 +1,6 @@
 """The panel finds every planted mistake, and lets every right implementation pass."""
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -30,11 +31,14 @@ DECLARED = Description(name="candidate", source=Source("object", "here:candidate
 
 
 def judge(loss: Any, problem: Problem) -> Verdict:
-    tensors = inputs.make(problem, seed=0)
-    bound = calls.bind(Implementation(name="candidate", function=loss), problem, tensors.weight)
-    answers = calls.answer(bound, problem, tensors)
-    fresh = inputs.make(problem, seed=0)
-    return parity.judge(problem, oracle.solve(problem, fresh), fresh, answers, DECLARED)
+    return judge_answers(loss, problem, inputs.make(problem, seed=0))
+
+
+def judge_answers(loss: Any, problem: Problem, tensors: inputs.Inputs) -> Verdict:
+    fresh = copy.deepcopy(tensors)  # a loss may change its arguments
+    bound = calls.bind(Implementation(name="candidate", function=loss), problem, fresh.weight)
+    answers = calls.answer(bound, problem, fresh)
+    return parity.judge(problem, oracle.solve(problem, tensors), tensors, answers, DECLARED)
 
 
 def from_log_probabilities(log_probabilities: Any) -> Any:
