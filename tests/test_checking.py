@@ -77,4 +77,47 @@ def test_what_could_not_be_loaded_is_an_error_and_a_missing_package_is_not():
 def test_the_record_is_what_a_machine_is_promised():
     record = concluded({ONE: wrong()}).record()
     assert {"verdict", "status", "grade", "grades", "labels", "checks", "failures"} <= set(record)
-    assert set(record["failures"][0]) == {"problem", "quantity", "message", "reproduce"}
+    assert set(record["failures"][0]) == {"problem", "quantity", "message", "reproduce", "counterexample", "snippet"}
+
+
+class Quiet:
+    def stage(self, *_): ...
+
+    def step(self, *_): ...
+
+
+def checked(file, name: str = "mine", **fields) -> checking.Checked:
+    source = Source("object", f"{file}:{name}", (str(file.parent),))
+    described = Description(name, source, file.name, **fields)
+    return checking.check([described], [ONE, TWO], {}, 7, Quiet(), whole_panel=False)[0]
+
+
+def test_the_first_failure_of_each_quantity_has_a_counter_example(tmp_path):
+    file = tmp_path / "losses.py"
+    file.write_text("from torch.nn import functional as F\ndef mine(x, y):\n    return -F.cross_entropy(x, y)\n")
+    seen = checked(file)
+    assert [failure["quantity"] for failure in seen.failures] == ["value", "value", "gradient", "gradient"]
+    lines = [failure["counterexample"] for failure in seen.failures]
+    assert lines[0] == "N=1 C=2, logits [[0, 0]], target [0]: expected 0.6931, got -0.6931"
+    assert "gradient[0, " in lines[2]
+    assert (lines[1], lines[3]) == ("", "")
+    assert [bool(failure["snippet"]) for failure in seen.failures] == [bool(line) for line in lines]
+
+
+def test_a_loss_that_crashes_is_not_asked_again(tmp_path):
+    file = tmp_path / "losses.py"
+    file.write_text("import os\ndef mine(x, y):\n    os.abort()\n")
+    seen = checked(file)
+    assert seen.status is Status.CRASHED
+    assert {failure["counterexample"] for failure in seen.failures} == {""}
+
+
+def test_a_counter_example_is_never_one_that_is_refused(tmp_path):
+    file = tmp_path / "losses.py"
+    file.write_text(
+        "from torch.nn import functional as F\nfrom xentbench import implementation\n"
+        "@implementation('mine', supports=lambda p: 'ten classes only' if p.num_classes != 10 else None)\n"
+        "def mine(x, y):\n    return F.cross_entropy(x, y) + 1\n"
+    )
+    (line,) = {failure["counterexample"] for failure in checked(file).failures} - {""}
+    assert line.startswith("N=1 C=10, logits [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]")

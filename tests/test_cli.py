@@ -129,8 +129,10 @@ def test_the_tutorials_bug_fails_parity_by_name_and_names_the_sign(tmp_path: Pat
     told = json.loads(out.read_text())
     entry = told["implementations"]["custom_cross_entropy"]
     assert (told["schema"], told["contract"], entry["verdict"], entry["grade"]) == (1, "cross_entropy", "fail", "FAIL")
-    assert set(entry["failures"][0]) == {"problem", "quantity", "message", "reproduce"}
+    assert set(entry["failures"][0]) == {"problem", "quantity", "message", "reproduce", "counterexample", "snippet"}
     assert "sign" in entry["failures"][0]["message"]
+    assert "logits [[0, 0]]" in seen.stdout
+    assert entry["failures"][0]["counterexample"] in seen.stdout
     again = xentbench(*entry["failures"][0]["reproduce"].split()[1:], cwd=ROOT)
     assert again.returncode == 1
     assert "sign" in again.stdout

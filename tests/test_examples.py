@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +71,22 @@ def test_the_kept_bug_is_cross_entropy_negated_and_undecorated():
     logits, target = torch.randn(6, 4), torch.randint(4, (6,))
     assert type(module.custom_cross_entropy).__name__ == "function"
     torch.testing.assert_close(module.custom_cross_entropy(logits, target), -functional.cross_entropy(logits, target))
+
+
+def test_the_kept_bugs_counter_example_is_a_snippet_that_needs_its_file_and_torch_alone(tmp_path: Path):
+    out, alone = tmp_path / "parity.json", tmp_path / "alone"
+    asked = "from xentbench.cli import main; main()", "parity", "examples/tutorial_bug.py:custom_cross_entropy"
+    command = [sys.executable, "-c", *asked, "--panel", "quick", "--json", str(out)]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    failure = json.loads(out.read_text())["implementations"]["custom_cross_entropy"]["failures"][0]
+    assert len(re.search(r"logits \[\[(.*?)\]\]", failure["counterexample"])[1].split(",")) <= 3
+    (alone / "examples").mkdir(parents=True)
+    shutil.copy(EXAMPLES / "tutorial_bug.py", alone / "examples")
+    assert "xentbench" not in failure["snippet"]
+    ran = subprocess.run(
+        [sys.executable, "-I", "-"], input=failure["snippet"], cwd=alone, capture_output=True, text=True, check=True
+    )
+    expected, got = map(float, re.fullmatch(r"expected (\S+) got (\S+)\n", ran.stdout).groups())
+    assert expected > 0.0
+    assert got == pytest.approx(-expected)

@@ -15,7 +15,19 @@ LAYERS = [
     *("rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
     *("statistics", "limits", "environment", "results"),
     *("worker", "workers", "registry"),
-    *("examining", "crews", "timing", "planning", "sweep", "checking", "compare", "selftest"),
+    *(
+        "examining",
+        "simplifying",
+        "shrinking",
+        "reproducing",
+        "crews",
+        "timing",
+        "planning",
+        "sweep",
+        "checking",
+        "compare",
+        "selftest",
+    ),
     *("report", "console", "showing", "options", "running", "cli"),
 ]
 WORKER_MAY = {"spec", "inputs", "worker"}

@@ -1,5 +1,6 @@
 """The panel finds every planted mistake, and lets every right implementation pass."""
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -30,11 +31,14 @@ DECLARED = Description(name="candidate", source=Source("object", "here:candidate
 
 
 def judge(loss: Any, problem: Problem) -> Verdict:
-    tensors = inputs.make(problem, seed=0)
-    bound = calls.bind(Implementation(name="candidate", function=loss), problem, tensors.weight)
-    answers = calls.answer(bound, problem, tensors)
-    fresh = inputs.make(problem, seed=0)
-    return parity.judge(problem, oracle.solve(problem, fresh), fresh, answers, DECLARED)
+    return judge_answers(loss, problem, inputs.make(problem, seed=0))
+
+
+def judge_answers(loss: Any, problem: Problem, tensors: inputs.Inputs) -> Verdict:
+    fresh = copy.deepcopy(tensors)  # a loss may change its arguments
+    bound = calls.bind(Implementation(name="candidate", function=loss), problem, fresh.weight)
+    answers = calls.answer(bound, problem, fresh)
+    return parity.judge(problem, oracle.solve(problem, tensors), tensors, answers, DECLARED)
 
 
 def from_log_probabilities(log_probabilities: Any) -> Any:
@@ -157,8 +161,17 @@ def _mutating(input, target, **options):  # noqa: A002 - torch's
 
 
 def _stateful():
-    calls_made = itertools.count()
-    return after(lambda loss, _: loss * (1.0 + 0.1 * (next(calls_made) % 3 == 1)))
+    """Spoil every second call with gradients; a call without them, the last of a question, forgets what was."""
+    calls_made = []
+
+    def spoil(loss, _):
+        if not torch.is_grad_enabled():
+            calls_made.clear()
+            return loss
+        calls_made.append(1)
+        return loss * (1.1 if len(calls_made) == 2 else 1.0)
+
+    return after(spoil)
 
 
 def _spread_over_others(arguments):

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import panel
+from xentbench import oracle, panel, reproducing
 from xentbench.crews import Examinee
-from xentbench.examining import Examined, Questions, reproduce
-from xentbench.spec import Description, Grade, Phase, Problem, Status
+from xentbench.examining import Examined, Question, Questions, reproduce
+from xentbench.shrinking import Budget, Counterexample, shrink
+from xentbench.spec import Description, Grade, Phase, Problem, Status, Verdict
 from xentbench.workers import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xentbench.inputs import Recorded
+    from xentbench.inputs import Inputs, Recorded
     from xentbench.sweep import Watch
 
 PARALLEL: Final = 2
 """Nothing is timed, so two workers may be busy at once."""
 TELLING: Final = ("value", "gradient", "target-gradient", "shape", "dtype", "mutation", "repeat", "double-backward")
 """Quantities in the order in which their failures are told; exceptions come last."""
+SHRINKING_S: Final = 4.0
+"""Wall time that may be spent on the counter-examples of one implementation, all quantities together."""
+ENDED: Final = (Status.CRASHED, Status.EXITED, Status.TIMED_OUT, Status.OUT_OF_MEMORY, Status.FORGED)
+"""What ends a worker, or takes long, is not asked again and again."""
+
+Shrunk = dict[tuple[str, str], Counterexample]
+"""(problem key, quantity) -> the smallest counter-example found from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,8 @@ class Checked:
         grades: the worst for each dtype.
         labels: what is honest but must be known; a declared deviation that occurred is one.
         checks: quantities compared.
-        failures: problem, quantity, message and the command that reproduces it.
+        failures: problem, quantity, message and the command that reproduces it; the first of each quantity also has the
+            smallest counter-example, in one line and as a snippet of code (empty for the others).
         refused: problem key -> reason.
         bound_ratio: largest error in units of the bound.
         error_ulp: largest error of the loss in units in the last place.
@@ -104,7 +114,10 @@ def check(
                 if problem.key not in entry.refusals and entry.status is Status.PASSED:
                     seen[problem] = examinee.examine(questions(problem), phases, measure_memory=False)
                 watch.step(f"{entry.name} at {problem.label}")
-        return conclude(dataclasses.replace(entry, refusals=told), seen, seed, whole_panel=whole_panel)
+            # Each question that is put to an entrant that compiles costs a compilation.
+            shrunk = {} if entry.compiles else _shrink(examinee, questions, seen)
+        asked_only = dataclasses.replace(entry, refusals=told)
+        return conclude(asked_only, seen, seed, whole_panel=whole_panel, shrunk=shrunk)
 
     with stoppable(PARALLEL) as pool:
         return list(pool.map(one, entries))
@@ -114,12 +127,42 @@ def _problems_for(entry: Description, problems: Sequence[Problem], *, whole_pane
     return panel.panel("compiled") if entry.compiles and whole_panel else problems
 
 
-def conclude(entry: Description, seen: Mapping[Problem, Examined], seed: int, *, whole_panel: bool) -> Checked:
-    """Sum up one implementation's verdicts."""
+def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Examined]) -> Shrunk:
+    """Look for the smallest counter-example to the first failure of each quantity, in the worker that still lives."""
+    end_s = time.monotonic() + SHRINKING_S
+    first: dict[str, Problem] = {}
+    for problem, examined in seen.items():
+        if examined.verdict.is_wrong and examined.verdict.status not in ENDED:
+            for failure in examined.verdict.failures:
+                first.setdefault(failure.quantity, problem)
+
+    def fails(problem: Problem, inputs: Inputs) -> Verdict | None:
+        if examinee.worker is None or not examinee.worker.alive:
+            return None
+        question = Question(problem, inputs, oracle.solve(problem, inputs), questions.seed)
+        return examinee.examine(question, [], measure_memory=False).verdict
+
+    found: Shrunk = {}
+    for quantity, problem in first.items():
+        budget = Budget(wall_s=min(Budget().wall_s, end_s - time.monotonic()))
+        smallest = shrink(problem, questions(problem).inputs, quantity, fails, budget)
+        if smallest is not None:
+            found[problem.key, quantity] = smallest
+    return found
+
+
+def conclude(
+    entry: Description,
+    seen: Mapping[Problem, Examined],
+    seed: int,
+    *,
+    whole_panel: bool,
+    shrunk: Mapping[tuple[str, str], Counterexample] | None = None,
+) -> Checked:
+    """Sum up one implementation's verdicts, with the counter-examples that were found to them."""
     if entry.status is not Status.PASSED:
         verdict = "unsupported" if entry.status is Status.UNSUPPORTED else "error"
-        failure = {"problem": "", "quantity": "exception", "message": entry.reason, "reproduce": ""}
-        return Checked(entry, verdict, entry.status, failures=(failure,) if verdict == "error" else ())
+        return Checked(entry, verdict, entry.status, failures=(_told(entry.reason),) if verdict == "error" else ())
     verdicts = {problem: examined.verdict for problem, examined in seen.items()}
     refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
     answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
@@ -132,6 +175,7 @@ def conclude(entry: Description, seen: Mapping[Problem, Examined], seed: int, *,
             "quantity": failure.quantity,
             "message": failure.message,
             "reproduce": reproduce(entry, problem, seed),
+            **_counterexample((shrunk or {}).get((problem.key, failure.quantity)), entry),
         }
         for problem, verdict in wrong.items()
         for failure in verdict.failures
@@ -165,4 +209,16 @@ def _by_dtype(verdicts: Mapping[Problem, Any]) -> dict[str, Grade]:
 
 def _stale(code: str) -> dict[str, str]:
     message = f"the declared deviation {code!r} did not occur on the whole panel: remove the declaration"
-    return {"problem": "", "quantity": "exception", "message": message, "reproduce": ""}
+    return _told(message)
+
+
+def _told(message: str) -> dict[str, str]:
+    """Return the failure that belongs to no problem."""
+    parts = {"problem": "", "quantity": "exception", "message": message, "reproduce": ""}
+    return {**parts, "counterexample": "", "snippet": ""}
+
+
+def _counterexample(found: Counterexample | None, entry: Description) -> dict[str, str]:
+    if found is None:
+        return {"counterexample": "", "snippet": ""}
+    return {"counterexample": reproducing.line(found), "snippet": reproducing.snippet(found, entry)}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from xentbench import bounds
-from xentbench.spec import UNIT_ROUNDOFF, Grade
+from xentbench.spec import UNIT_ROUNDOFF, Failure, Grade
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -97,7 +97,7 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
         float(array.reshape(-1)[compared.worst])
         for array in (compared.got, compared.expected, compared.error, compared.allowed, compared.ratio)
     )
-    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    where = _place(name, index)
     parts = [f"{where} is {got:.9g}, expected {expected:.9g}: another class of number"]
     if np.isfinite(got) and np.isfinite(expected):
         off = f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
@@ -109,6 +109,13 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
     return "; ".join(parts)
 
 
+def failure(quantity: str, name: str, compared: Compared, index: tuple[object, ...], looks_like: str) -> Failure:
+    """Return the failure whose worst number is at this index, told in one sentence and as numbers."""
+    got, expected = (float(array.reshape(-1)[compared.worst]) for array in (compared.got, compared.expected))
+    message = sentence(name, compared, index, looks_like)
+    return Failure(quantity, message, _place(name, index), expected, got)
+
+
 def error_ulp(compared: Compared, dtype: str) -> float | None:
     """Return the largest error in units in the last place of the right answer; None where all are 0, inf or NaN."""
     finite = np.isfinite(compared.got) & np.isfinite(compared.expected) & (compared.expected != 0.0)
@@ -118,3 +125,7 @@ def error_ulp(compared: Compared, dtype: str) -> float | None:
     smallest = torch.finfo(getattr(torch, dtype)).smallest_normal * torch.finfo(getattr(torch, dtype)).eps
     ulp = np.maximum(2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype), smallest)
     return float((np.abs(got - expected) / ulp).max())
+
+
+def _place(name: str, index: tuple[object, ...]) -> str:
+    return f"{name}[{', '.join(map(str, index))}]" if index else name

@@ -124,13 +124,13 @@ def _not_answered(error: WorkerError) -> Verdict:
 
 def reproduce(entry: Description, problem: Problem, seed: int) -> str:
     """Return the command line that asks this implementation this problem again, from the same folder."""
-    place = _spelled(entry.source.where)
+    place = spelled(entry.source.where)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}"
 
 
-def _spelled(where: str) -> str:
+def spelled(where: str) -> str:
     """Return a file's place relative to the current folder; one outside of it by its name alone, to tell no folders."""
     if not os.path.isabs(where):  # noqa: PTH117 - may be package.module:NAME
         return where

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from xentbench import bounds, diagnosis
-from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of, sentence
+from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of
+from xentbench.elementwise import failure as worst_failure
 from xentbench.oracle import Values
 from xentbench.rows import blocks, classes_last
 from xentbench.spec import Failure, Grade, Status, UsageError, Verdict, nearest
@@ -89,7 +90,8 @@ def judge(problem: Problem, truth: Truth, inputs: Inputs, answers: Answers, decl
     """
     check_codes(deviation.code for deviation in declared.deviations)
     question = _Question(problem, truth, inputs, declared)
-    outcomes = list(_outcomes(question, answers))
+    with np.errstate(all="ignore"):  # logits may be inf or NaN
+        outcomes = list(_outcomes(question, answers))
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     grade = Grade.worst(outcome.grade for outcome in outcomes if outcome.grade)
     return Verdict(
@@ -150,9 +152,9 @@ def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -
     if compared.wrong.any():
         looks_like = _diagnose(question, compared, dtype, "value")
         index = np.unravel_index(compared.worst, problem.loss_shape) if problem.loss_shape else ()
-        message = sentence(name, compared, index, looks_like)
+        failure = worst_failure(quantity, name, compared, index, looks_like)
         rows = compared.wrong if problem.reduction == "none" else np.ones(problem.rows, dtype=bool)
-        findings.append(_Finding(Status.WRONG_VALUE, Failure(quantity, message), rows))
+        findings.append(_Finding(Status.WRONG_VALUE, failure, rows))
     findings += _promise(question, compared.grade, name, "value")
     return _Outcome(
         findings=tuple(findings),
@@ -242,8 +244,8 @@ def _gradient_outcome(question: _Question, tally: _Tally, quantity: str, name: s
         looks_like = _diagnose(question, compared, problem.dtype, quantity) if tally.blocks == 1 else ""
         row, column = divmod(compared.worst, problem.num_classes)
         place = np.unravel_index(start + row, problem.row_shape) if problem.row_shape else ()
-        message = sentence(name, compared, (*place[:1], column, *place[1:]), looks_like)
-        findings.append(_Finding(Status.WRONG_GRADIENT, Failure(quantity, message), tally.rows_at_fault))
+        failure = worst_failure(quantity, name, compared, (*place[:1], column, *place[1:]), looks_like)
+        findings.append(_Finding(Status.WRONG_GRADIENT, failure, tally.rows_at_fault))
     findings += _promise(question, tally.grade, name, quantity)
     return _Outcome(tuple(findings), tally.grade, tally.ratio if tally.blocks else None, labels=tally.labels)
 

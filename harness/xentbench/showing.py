@@ -88,6 +88,8 @@ def _failures(out: Console, entry: Checked) -> None:
     out.print(f"\n[bold]{printable(entry.entry.name)}[/bold]: {len(entry.failures)} failures")
     for failure in entry.failures[:_SHOWN_FAILURES]:
         out.print(f"  {printable(failure['quantity'])}: {printable(failure['message'])}", soft_wrap=True)
+        if failure["counterexample"]:
+            out.print(f"    {printable(failure['counterexample'])}", soft_wrap=True)
         if failure["reproduce"]:
             out.print(f"    {printable(failure['reproduce'])}", style="dim", soft_wrap=True)
     if len(entry.failures) > _SHOWN_FAILURES:

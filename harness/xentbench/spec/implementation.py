@@ -174,6 +174,7 @@ class Description:
         min_grade: promised grade.
         work: what it does differently as work.
         refusals: problem key to the reason why this problem is not supported.
+        offered: options of `F.cross_entropy` that its signature takes; none of a factory, which is not built to tell.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Description:
     min_grade: Grade | None = None
     work: WorkContract = WorkContract()
     refusals: dict[str, str] = field(default_factory=dict)
+    offered: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, source: Source, told: Mapping[str, Any]) -> Description:
@@ -207,4 +209,5 @@ class Description:
             min_grade=Grade(told["min_grade"]) if told["min_grade"] else None,
             work=WorkContract(**told["work"]),
             refusals={str(key): str(reason) for key, reason in told["refusals"].items()},
+            offered=tuple(map(str, told["offered"])),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -100,10 +100,16 @@ class Failure:
     Attributes:
         quantity: value, gradient, target-gradient, dtype, shape, exception, mutation, repeat or double-backward.
         message: one sentence: what was expected, what came, where, and what mistake looks like this.
+        where: the worst number's place, e.g. `gradient[0, 1]`; empty where no number is at fault.
+        expected: the number that is right there; not compared (the message tells it), since NaN differs from itself.
+        got: the number that came; not compared.
     """
 
     quantity: str
     message: str
+    where: str = ""
+    expected: float | None = field(default=None, compare=False)
+    got: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ class Session:
         self.problem, self.inputs = problem, _inputs(problem, record, given)
         loss = self._loaded()
         compiled.reset()
+        if reason := calls.refusal(loss, problem):
+            raise calls.UnsupportedError(reason)
         start = time.perf_counter()
         self.bound = calls.bind(loss, problem, self.inputs.weight)
         for phase in map(Phase, record["phases"]):
@@ -242,6 +244,7 @@ def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Rec
         "min_grade": entry.min_grade,
         "work": dataclasses.asdict(entry.work),
         "refusals": refusals,
+        "offered": [] if missing or entry.factory else sorted(calls.offered_options(entry.function)),
     }
 
 
