@@ -83,6 +83,15 @@ def test_overflow_is_rounding_from_half_a_gap_above_the_largest(dtype):
     assert bounds.need(array(-np.inf), array(largest), dtype) > edge
 
 
+@given(value=st.floats(0.1, 1e6), share=st.floats(-0.49, 0.49))
+def test_nearest_float64_of_a_pair_needs_no_error_and_its_neighbour_half_a_gap_less_the_low_half(value, share):
+    gap = np.spacing(value) / 2.0  # below a power of two the gap is half of that above
+    low, above = array(share * gap), array(np.nextafter(value, np.inf))
+    assert bounds.need(array(value), array(value), "float64", low) == 0.0
+    needed = bounds.need(above, array(value), "float64", low)
+    assert needed == pytest.approx(np.spacing(value) / 2.0 - share * gap, rel=1e-12, abs=0.0)
+
+
 def test_no_error_leads_from_one_class_of_numbers_to_another():
     got = array(np.nan, 1.0, 1.0, np.inf, np.nan, np.inf, 0.0)
     expected = array(1.0, np.nan, np.inf, -np.inf, np.inf, np.nan, -np.inf)

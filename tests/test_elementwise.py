@@ -37,6 +37,19 @@ def test_either_convention_may_be_followed_number_by_number():
     assert compared([1.0, np.nan], [np.nan, np.nan], masked=[0.0, 0.0]).wrong.tolist() == [True, False]
 
 
+def test_low_half_of_the_truth_counts():
+    gap = 2.0**-52
+    values = Values(np.array([1.0]), np.array([1.0]), np.array([0.4 * gap]))
+    lines = {Grade.A: np.array([0.2 * gap]), Grade.H: np.array([gap])}
+    above = elementwise.compare(np.array([1.0 + gap]), values, lines, "float64")
+    assert above.error == pytest.approx(0.1 * gap, rel=1e-9, abs=0.0)
+    assert above.grade is Grade.A
+    assert elementwise.error_ulp(above, "float64") == pytest.approx(0.6)
+    below = elementwise.compare(np.array([1.0 - gap / 2.0]), values, lines, "float64")
+    assert below.error == pytest.approx(0.65 * gap, rel=1e-9, abs=0.0)
+    assert below.grade is Grade.H
+
+
 def test_numbers_that_cannot_be_read_are_none():
     assert elementwise.numbers_of(torch.ones(2, dtype=torch.complex64)) is None
     assert elementwise.numbers_of(torch.ones(2, device="meta")) is None

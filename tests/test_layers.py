@@ -12,7 +12,7 @@ import xentbench
 PACKAGE = Path(xentbench.__file__).parent
 LAYERS = [
     *("files", "spec", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
-    *("rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
+    *("doubledouble", "rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
     *("statistics", "limits", "environment", "results"),
     *("worker", "workers", "registry"),
     *(

@@ -130,8 +130,87 @@ def test_truth_is_evaluated_at_the_stored_numbers(dtype):
     exact = Inputs(*(getattr(given_, name).double() for name in ("logits", "target", "weight", "upstream")))
     widened = oracle.solve(dataclasses.replace(problem, dtype="float64"), exact)
     found = oracle.solve(problem, given_)
-    np.testing.assert_array_equal(found.loss.torch, widened.loss.torch)
-    np.testing.assert_array_equal(found.gradient.torch, widened.gradient.torch)
+    np.testing.assert_allclose(found.loss.torch, widened.loss.torch, rtol=1e-15)
+    np.testing.assert_allclose(found.gradient.torch, widened.gradient.torch, rtol=1e-14, atol=1e-17)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_loss_of_a_float64_problem_is_right_to_twenty_five_digits(key):
+    problem = dataclasses.replace(Problem.parse(key), dtype="float64")
+    given_ = inputs.make(problem, 3)
+    found = oracle.solve(problem, given_).loss
+    with mpmath.workdps(60):
+        losses, divisor = fifty_digit_losses(problem, given_)
+        expected = {"none": losses, "sum": [sum(losses)], "mean": [sum(losses) / divisor]}[problem.reduction]
+        for got, low, exact in zip(found.torch.reshape(-1), found.low.reshape(-1), expected, strict=True):
+            assert abs(mpmath.mpf(float(got)) + mpmath.mpf(float(low)) - exact) <= 1e-25 * abs(exact)
+
+
+def adversarial_rows():
+    """Logits whose largest stands first, so that label 0 is the confident one and label 1 another."""
+    normal = np.random.default_rng(0).standard_normal(40)
+    rows_ = {f"margin {margin}": np.r_[margin, np.zeros(9)] for margin in (5.0, 20.0, 36.7, 40.0, 100.0, 300.0, 600.0)}
+    rows_ |= {"normal": normal, "wide": 10.0 * normal, "equal": np.full(40, 0.3), "two": np.array([0.1, 0.2])}
+    rows_ |= {"offset 1e4": normal + 1e4, "offset -1e8": normal - 1e8, "sorted": np.sort(7.0 * normal)}
+    rows_ |= {"huge": np.array([1e30, -1e30, 1e30, 0.0]), "apart": np.array([1e30, -1e30, 3.0])}
+    rows_ |= {"masked": np.array([1.0, 0.5, -np.inf, -np.inf, 0.25]), "subnormal": np.array([1e-310, -3e-312, 5e-324])}
+    return rows_
+
+
+ADVERSARIAL = adversarial_rows()
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_float64_truth_of_an_adversarial_row_is_right_to_twenty_five_digits(name, label):
+    row = ADVERSARIAL[name]
+    problem = Problem(batch_size=1, num_classes=len(row), dtype="float64", reduction="none")
+    given_ = Inputs(torch.tensor(row)[None], torch.tensor([label]), None, torch.full((1,), 0.7, dtype=torch.float64))
+    truth = oracle.solve(problem, given_)
+    with mpmath.workdps(400):
+        exponentials = [mpmath.exp(mpmath.mpf(float(x)) - mpmath.mpf(float(row.max()))) for x in row]
+        whole, largest = sum(exponentials), mpmath.mpf(float(row.max()))
+        rest = sum(exponentials) - exponentials[label]
+        gradient = [mpmath.mpf(0.7) * e / whole for e in exponentials]
+        gradient[label] = -mpmath.mpf(0.7) * rest / whole
+        assert_right(truth.loss, [mpmath.log(whole) + largest - mpmath.mpf(float(row[label]))])
+        assert_right(truth.gradient, gradient)
+
+
+def assert_right(values, exact):
+    """Relative 1e-25; numbers that underflow, absolute."""
+    for high, low, number in zip(values.torch.reshape(-1), values.low.reshape(-1), exact, strict=True):
+        found = mpmath.mpf(float(high)) + mpmath.mpf(float(low))
+        assert abs(found - number) <= 1e-25 * abs(number) + mpmath.mpf(2) ** -1070
+
+
+def test_only_float64_problems_are_solved_in_double_double():
+    for dtype in ("float64", "float32", "bfloat16", "float16"):
+        problem = Problem(batch_size=3, num_classes=4, dtype=dtype)
+        truth = oracle.solve(problem, inputs.make(problem, 0))
+        assert (truth.loss.low is not None) == (truth.gradient.low is not None) == (dtype == "float64")
+
+
+def test_target_gradient_of_a_float64_problem_is_right_to_twenty_five_digits():
+    problem = Problem.parse("N=4,C=3,target=soft,label-smoothing=0.1,weight=random,target-grad=yes,dtype=float64")
+    given_ = inputs.make(problem, 3)
+    truth = oracle.solve(problem, given_)
+    with mpmath.workdps(60):
+        exact = []
+        for row in given_.logits.tolist():
+            logsumexp = mpmath.log(sum(mpmath.exp(x) for x in row))
+            share = mpmath.mpf(given_.upstream.item()) / 4 * (1 - mpmath.mpf(0.1))
+            exact += [share * mpmath.mpf(w) * (logsumexp - x) for w, x in zip(given_.weight.tolist(), row, strict=True)]
+        assert_right(truth.target_gradient, exact)
+
+
+def test_special_numbers_have_no_low_half():
+    logits = torch.tensor([[-INF, 0.0, 1.0], [NAN, 0.0, 1.0], [0.5, 1.0, 2.0]], dtype=torch.float64)
+    problem = Problem(batch_size=3, num_classes=3, dtype="float64", reduction="none")
+    truth = oracle.solve(problem, Inputs(logits, torch.tensor([0, 1, 1]), None, torch.ones(3, dtype=torch.float64)))
+    assert truth.loss.low[:2].tolist() == [0.0, 0.0]
+    assert truth.loss.low[2] != 0.0
+    assert np.isfinite(truth.gradient.low).all()
 
 
 def test_confident_rows_keep_their_digits():

@@ -282,6 +282,16 @@ def test_message_says_what_the_mistake_looks_like(name):
     assert any(LIKENESS[name] in message for message in messages), messages
 
 
+def test_bias_of_ten_roundoffs_is_seen_in_a_third_of_the_float64_problems():
+    """Beyond what rounding explains where few terms are summed, and only if the truth itself is not in doubt."""
+
+    def biased(*args, **options):
+        return (1.0 + 1e-15) * functional.cross_entropy(*args, **options)
+
+    problems = [problem for problem in FULL if problem.dtype == "float64"]
+    assert sum(judge(biased, problem).is_wrong for problem in problems) >= len(problems) / 3
+
+
 OPTIONS = st.builds(
     lambda shape, target, **axes: Problem(
         batch_size=shape[0],

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
     Lines = dict[Grade, Array]
 
-ORACLE_ROUNDOFFS: Final = 4.0
-"""What the truth itself may be off by, in float64 unit roundoffs; counts only where the candidate is float64."""
 MANY_ROWS: Final = 1000
 """Above this many rows some sum exceeds four standard deviations by chance."""
 
@@ -221,25 +219,18 @@ def target_gradient_error(problem: Problem, truth: Truth, block: Block, model: M
 def loss_lines(problem: Problem, truth: Truth) -> Lines:
     """Return the allowed errors of the loss by grade, each flattened: `(rows,)` for reduction none, else `(1,)`."""
     expected = truth.loss.masked.reshape(-1)
-    own = ORACLE_ROUNDOFFS * UNIT_ROUNDOFF["float64"] * np.abs(expected)
-    return _lines(problem, expected, own, lambda model, stored: loss_error(problem, truth, model, stored=stored))
+    return _lines(problem, expected, lambda model, stored: loss_error(problem, truth, model, stored=stored))
 
 
 def gradient_lines(problem: Problem, truth: Truth, block: Block, expected: Array) -> Lines:
     """Return the allowed errors of the gradient of a block by grade, each `(rows, C)`."""
-    with np.errstate(all="ignore"):
-        size = truth.rows.mass[block.where, None] * block.probabilities + np.abs(block.target)
-        own = ORACLE_ROUNDOFFS * UNIT_ROUNDOFF["float64"] * np.abs(truth.upstream[block.where, None]) * size
-    return _lines(
-        problem, expected, own, lambda model, stored: gradient_error(problem, truth, block, model, stored=stored)
-    )
+    return _lines(problem, expected, lambda model, stored: gradient_error(problem, truth, block, model, stored=stored))
 
 
 def target_gradient_lines(problem: Problem, truth: Truth, block: Block, expected: Array) -> Lines:
     """Return the allowed errors of the gradient with respect to a block of the target by grade, each `(rows, C)`."""
-    own = ORACLE_ROUNDOFFS * UNIT_ROUNDOFF["float64"] * np.abs(expected)
     return _lines(
-        problem, expected, own, lambda model, stored: target_gradient_error(problem, truth, block, model, stored=stored)
+        problem, expected, lambda model, stored: target_gradient_error(problem, truth, block, model, stored=stored)
     )
 
 
@@ -264,8 +255,8 @@ def half_spacing(values: Array, towards: Array, dtype: str) -> Array:
     return half
 
 
-def need(got: Array, expected: Array, dtype: str) -> Array:
-    """Return the smallest `|d|` for which `expected + d`, rounded to nearest in `dtype`, is `got`.
+def need(got: Array, expected: Array, dtype: str, low: Array | None = None) -> Array:
+    """Return the smallest `|d|` for which `expected + low + d`, rounded to nearest in `dtype`, is `got`.
 
     0 where `got` is the correctly rounded answer; inf where no finite error explains it (NaN for a number, a number for
     inf). Overflow is rounding too: inf is right for what lies half a gap above the largest number.
@@ -274,12 +265,14 @@ def need(got: Array, expected: Array, dtype: str) -> Array:
         got: answers, exact in float64.
         expected: true values, same shape.
         dtype: name of the answers' format.
+        low: what the float64 numbers lack of the truth, less than half a gap each; None for nothing.
     """
     form = Format.of(dtype)
+    lacking = 0.0 if low is None else low
     half_gap = 0.0 if dtype == "float64" else form.epsilon / 2.0 * (form.largest / (2.0 - form.epsilon))
     limit = form.largest + half_gap
     with np.errstate(all="ignore"):
-        within = np.maximum(0.0, np.abs(got - expected) - half_spacing(got, expected, dtype))
+        within = np.maximum(0.0, np.abs((got - expected) - lacking) - half_spacing(got, expected, dtype))
         overflow = np.maximum(0.0, limit - np.sign(got) * expected)
         error = np.where(np.isinf(got) & np.isfinite(expected), overflow, within)
         error = np.where((got == expected) | (np.isnan(got) & np.isnan(expected)), 0.0, error)
@@ -292,8 +285,11 @@ def passes(error: Array, allowed: Array) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _lines(problem: Problem, expected: Array, own: Array, bound: Callable[[Model, bool], Array]) -> Lines:
-    """Return the allowed errors by grade, each no tighter than the grade before; `own` is the truth's own error."""
+def _lines(problem: Problem, expected: Array, bound: Callable[[Model, bool], Array]) -> Lines:
+    """Return the allowed errors by grade, each no tighter than the grade before.
+
+    Nothing is granted to the truth itself, which is solved in more than twice the digits of what is judged.
+    """
     compute = COMPUTE_DTYPE[problem.dtype]
     worst, likely, unit = worst_case(compute), random_walk(compute, problem.rows), UNIT_ROUNDOFF[compute]
     with np.errstate(all="ignore"):
@@ -307,7 +303,7 @@ def _lines(problem: Problem, expected: Array, own: Array, bound: Callable[[Model
         loosest = np.zeros_like(expected)
         for grade, line in lines.items():
             loosest = np.fmax(loosest, line)
-            lines[grade] = loosest + np.where(np.isfinite(own), own, 0.0)
+            lines[grade] = loosest
     return lines
 
 

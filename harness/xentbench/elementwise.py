@@ -26,12 +26,13 @@ class Compared:
 
     Attributes:
         got: what came.
-        expected: what is right, by the convention that fits.
+        expected: what is right, by the convention that fits; `low` is to be added.
         error: `bounds.need` of both.
         allowed: the loosest bound.
         wrong: where the error is not allowed.
         grade: the best grade whose line holds everywhere.
         other_convention: whether some number is right only by the conventions of masked kernels.
+        low: what `expected` lacks of the truth in double-double, None where that is not known.
     """
 
     got: Array
@@ -41,6 +42,7 @@ class Compared:
     wrong: Flags
     grade: Grade
     other_convention: bool
+    low: Array | None = None
 
     @property
     def ratio(self) -> Array:
@@ -57,13 +59,13 @@ class Compared:
 def compare(got: Array, values: Values, lines: bounds.Lines, dtype: str) -> Compared:
     """Hold numbers against the truth; each may follow either convention."""
     *_, allowed = lines.values()
-    error, expected, other = bounds.need(got, values.torch, dtype), values.torch, False
+    error, expected, other = bounds.need(got, values.torch, dtype, values.low), values.torch, False
     if values.masked is not values.torch:
-        second = bounds.need(got, values.masked, dtype)
+        second = bounds.need(got, values.masked, dtype, values.low)
         use = bounds.passes(second, allowed) & ~bounds.passes(error, allowed)
         error, expected, other = np.where(use, second, error), np.where(use, values.masked, expected), bool(use.any())
     grade = next((grade for grade, line in lines.items() if bounds.passes(error, line).all()), Grade.FAIL)
-    return Compared(got, expected, error, allowed, ~bounds.passes(error, allowed), grade, other)
+    return Compared(got, expected, error, allowed, ~bounds.passes(error, allowed), grade, other, values.low)
 
 
 def numbers_of(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -122,9 +124,10 @@ def error_ulp(compared: Compared, dtype: str) -> float | None:
     if not finite.any():
         return None
     got, expected = compared.got[finite], compared.expected[finite]
+    low = 0.0 if compared.low is None else compared.low[finite]
     smallest = torch.finfo(getattr(torch, dtype)).smallest_normal * torch.finfo(getattr(torch, dtype)).eps
     ulp = np.maximum(2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype), smallest)
-    return float((np.abs(got - expected) / ulp).max())
+    return float((np.abs((got - expected) - low) / ulp).max())
 
 
 def _place(name: str, index: tuple[object, ...]) -> str:

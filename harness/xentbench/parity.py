@@ -145,7 +145,8 @@ def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -
     numbers = numbers_of(tensor)
     if numbers is None or tuple(tensor.shape) != problem.loss_shape:
         return _Outcome(contract, Grade.FAIL, labels=labels)
-    flat = Values(truth.loss.torch.reshape(-1), truth.loss.masked.reshape(-1))
+    low = None if truth.loss.low is None else truth.loss.low.reshape(-1)
+    flat = Values(truth.loss.torch.reshape(-1), truth.loss.masked.reshape(-1), low)
     dtype = format_of(tensor)
     compared = compare(numbers.reshape(-1).numpy(), flat, bounds.loss_lines(problem, truth), dtype)
     findings = list(contract)
@@ -202,11 +203,13 @@ def _gradient(question: _Question, tensor: torch.Tensor | None, quantity: str) -
         classes_last(part, problem).numpy()
         for part in (numbers, torch.from_numpy(values.torch), torch.from_numpy(values.masked))
     )
+    low_rows = None if values.low is None else classes_last(torch.from_numpy(values.low), problem).numpy()
     lines = bounds.gradient_lines if quantity == "gradient" else bounds.target_gradient_lines
     tally = _Tally(np.zeros(problem.rows, dtype=bool))
     for block in blocks(problem, question.inputs):
         torch_block, masked_block = torch_rows[block.where], masked_rows[block.where]
-        pair = Values(torch_block, torch_block if values.masked is values.torch else masked_block)
+        low_block = None if low_rows is None else low_rows[block.where]
+        pair = Values(torch_block, torch_block if values.masked is values.torch else masked_block, low_block)
         allowed = lines(problem, truth, block, pair.masked)
         tally = tally.add(block.where, compare(got[block.where], pair, allowed, dtype))
     return _gradient_outcome(question, tally, quantity, name)

@@ -129,9 +129,9 @@ def classes_last(tensor: torch.Tensor, problem: Problem) -> torch.Tensor:
     return rows.reshape(problem.rows, problem.num_classes)
 
 
-def blocks(problem: Problem, inputs: Inputs) -> Iterator[Block]:
-    """Yield the problem's rows in blocks of at most `BLOCK_ELEMENTS` logits (at least one row)."""
-    size = max(1, BLOCK_ELEMENTS // problem.num_classes)
+def blocks(problem: Problem, inputs: Inputs, elements: int | None = None) -> Iterator[Block]:
+    """Yield the problem's rows in blocks of at most `elements`, or `BLOCK_ELEMENTS`, logits (at least one row)."""
+    size = max(1, (elements or BLOCK_ELEMENTS) // problem.num_classes)
     logits = classes_last(inputs.logits, problem)
     target = inputs.target.reshape(-1) if problem.has_index_target else classes_last(inputs.target, problem)
     weight = np.ones(problem.num_classes) if inputs.weight is None else float64(inputs.weight)
