@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.transforms import Bbox
 
 from xentbench.files import write_atomically
 from xentbench.report import heatmap
@@ -114,10 +115,14 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     """Return the figure as SVG text and PNG bytes; equal figures give equal bytes."""
     vector, raster = io.StringIO(), io.BytesIO()
     with settings():
+        # Laid out once is enough: positions are fractions of the figure, whatever its resolution.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            # The layout's last bits differ from one run to the next, and the names of clip paths are made from them.
+            axes.set_position(Bbox(axes.get_position().get_points().round(4)))
         # The canvases rather than `savefig`, which draws everything once more before each file.
         FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-        # Laid out once is enough: positions are fractions of the figure, whatever its resolution.
-        figure.set_layout_engine("none")
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(raster, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return vector.getvalue(), raster.getvalue()
