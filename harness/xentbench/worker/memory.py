@@ -6,6 +6,7 @@ second thread in the process for good, so a worker that has measured memory neve
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,8 +48,14 @@ def _peak(device: torch.device, call: Callable[[], object]) -> int:
         torch.cuda.synchronize(device)
         del kept
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = call()
+    # Garbage of earlier calls that is collected inside the window would be counted as freed by this one.
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            kept = call()
+    finally:
+        gc.enable()
     del kept
     recorded = profiler.profiler
     if recorded is None or recorded.kineto_results is None:
