@@ -1,4 +1,4 @@
-"""Bytes of one call by phase: the peak of the running sum of allocator events, as torch's profiler reports them.
+"""Bytes of one call by phase: the peak of the blocks that it allocates, as torch's profiler reports them.
 
 Unlike resident size this is byte-identical on repeats, and it sees memory that the heap reuses. The profiler leaves a
 second thread in the process for good, so a worker that has measured memory never times anything.
@@ -6,8 +6,7 @@ second thread in the process for good, so a worker that has measured memory neve
 
 from __future__ import annotations
 
-import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -16,7 +15,7 @@ from xentbench.spec import Phase, Problem
 from xentbench.worker.calls import fresh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from xentbench.inputs import Inputs
     from xentbench.worker.calls import Loss
@@ -48,21 +47,29 @@ def _peak(device: torch.device, call: Callable[[], object]) -> int:
         torch.cuda.synchronize(device)
         del kept
         return torch.cuda.max_memory_allocated(device) - before
-    # Garbage of earlier calls that is collected inside the window would be counted as freed by this one.
-    gc.collect()
-    gc.disable()
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            kept = call()
-    finally:
-        gc.enable()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = call()
     del kept
     recorded = profiler.profiler
     if recorded is None or recorded.kineto_results is None:
         return 0
-    events = [(e.start_ns(), e.nbytes()) for e in recorded.kineto_results.events() if e.name() == "[memory]"]
+    events = [event for event in _flat(recorded.kineto_results.experimental_event_tree()) if event.name == "[memory]"]
+    alive: dict[int, int] = {}
     held = peak = 0
-    for _, change in sorted(events, key=lambda event: event[0]):
-        held += change
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        block = event.extra_fields
+        if block.alloc_size > 0:
+            alive[block.ptr] = block.alloc_size
+            held += block.alloc_size
+        else:
+            # Whether the profiler reports that a block of before the window is let go depends on whether it has ever
+            # seen that address; such a block is nobody's credit here, so only our own are counted back.
+            held -= alive.pop(block.ptr, 0)
         peak = max(peak, held)
     return peak
+
+
+def _flat(events: Iterable[Any]) -> Iterator[Any]:
+    for event in events:
+        yield event
+        yield from _flat(event.children)

