@@ -91,6 +91,11 @@ def test_noise_looks_like_nothing(quantity):
     assert diagnosis.explain(found) == ""
 
 
+def test_one_number_is_not_called_a_wrong_constant():
+    key = "N=9,C=4,dtype=float64,reduction=sum,ignored=0.3"
+    assert "times the right one" not in diagnosis.explain(symptom(key, VALUE, lambda y, _: -0.971 * y))
+
+
 def test_unshifted_range_depends_on_dtype_and_number_of_classes():
     rows = {}
     for dtype in ("float64", "float32", "float16"):

@@ -120,16 +120,13 @@ def out_of_unshifted_range(problem: Problem, truth: Truth) -> Flags:
 
 
 def _constant_factor(symptom: Symptom) -> float | bool:
-    """Return the factor by which every entry is too large or small, where there is one."""
+    """Return the factor by which every entry is too large or small, where there is one and enough entries tell it."""
     usable = np.isfinite(symptom.expected) & (np.abs(symptom.expected) > SLACK * symptom.allowed)
-    if not symptom.wrong.any() or not usable.any():
+    if not symptom.wrong.any() or usable.sum() < FEWEST_FOR_A_FACTOR:
         return False
     factor = float(np.median(symptom.got[usable] / symptom.expected[usable]))
-    return (
-        factor
-        if np.isfinite(factor) and factor not in (0.0, 1.0) and symptom.fits(factor * symptom.expected)
-        else False
-    )
+    plausible = np.isfinite(factor) and factor not in (0.0, 1.0)
+    return factor if plausible and symptom.fits(factor * symptom.expected) else False
 
 
 def _count(symptom: Symptom) -> float | bool:
