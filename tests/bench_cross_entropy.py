@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from xentbench import oracle, parity
+from xentbench import parity
 from xentbench.inputs import Inputs, make
+from xentbench.posing import Question
 from xentbench.problems import grid
 from xentbench.spec import Description, Phase, Source, Verdict
 from xentbench.worker import calls, compiled, loading, serving
@@ -80,15 +81,15 @@ def posed(problem: Problem) -> Inputs:
 
 
 @cache
-def truth(problem: Problem) -> oracle.Truth:
-    return oracle.solve(problem, posed(problem))
+def question(problem: Problem) -> Question:
+    return Question.of(problem, posed(problem))
 
 
 def judged(name: str, problem: Problem, bound: calls.Loss) -> Verdict:
     origin, entry = ENTRANTS[name]
     declared = Description.read(SOURCE, serving.describe(origin, entry, []))
     answers = calls.answer(bound, problem, posed(problem))
-    return parity.judge(problem, truth(problem), posed(problem), answers, declared)
+    return parity.judge(question(problem), answers, declared)
 
 
 def forward(bound: calls.Loss, problem: Problem) -> Callable[[], torch.Tensor]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from worker_fixtures import ONE_GOOD, plugin
 
 from xentbench.crews import Crew, Examinee, Purse
-from xentbench.examining import Questions
+from xentbench.posing import Questions
 from xentbench.spec import Description, Phase, Problem, Source, Status
 
 PROBLEM = Problem(batch_size=8, num_classes=10)

@@ -11,8 +11,8 @@ import xentbench
 
 PACKAGE = Path(xentbench.__file__).parent
 LAYERS = [
-    *("files", "spec", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
-    *("doubledouble", "rows", "oracle", "bounds", "elementwise", "diagnosis", "parity", "panel"),
+    *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
+    *("doubledouble", "rows", "oracle", "posing", "bounds", "curvature", "elementwise", "diagnosis", "parity", "panel"),
     *("statistics", "limits", "environment", "results"),
     *("worker", "workers", "registry"),
     *(
@@ -30,7 +30,7 @@ LAYERS = [
     ),
     *("report", "console", "showing", "options", "running", "cli"),
 ]
-WORKER_MAY = {"spec", "inputs", "worker"}
+WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 
 
 def rooms() -> dict[str, list[Path]]:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from xentbench import inputs, oracle, parity
 from xentbench.inputs import Answers
+from xentbench.posing import Question
 from xentbench.spec import Description, Deviation, Grade, Problem, Source, Status, UsageError, WorkContract
 from xentbench.worker import calls
 
@@ -31,7 +32,7 @@ def judge(problem, declared=PLAIN, **changes):
         changes = {"loss_no_grad": changes["loss"], "loss_again": changes["loss"]} | changes
     answers = dataclasses.replace(answers, **changes)
     given = inputs.make(problem, 0)
-    return parity.judge(problem, oracle.solve(problem, given), given, answers, declared)
+    return parity.judge(Question.of(problem, given), answers, declared)
 
 
 def test_right_answer_passes_with_everything_filled_in():
@@ -40,7 +41,7 @@ def test_right_answer_passes_with_everything_filled_in():
     assert verdict.grade in (Grade.A, Grade.B)
     assert not verdict.is_wrong
     assert verdict.failures == verdict.labels == verdict.deviations == ()
-    assert verdict.checks == 5
+    assert verdict.checks == 9
     assert 0.0 <= verdict.bound_ratio <= 1.0
     assert verdict.error_ulp >= 0.0
 
@@ -49,7 +50,7 @@ def test_judge_is_a_pure_function():
     given, answers = inputs.make(NONE, 0), right_answers(NONE)
     truth = oracle.solve(NONE, given)
     answers = dataclasses.replace(answers, loss=answers.loss * 1.1)
-    first, second = (parity.judge(NONE, truth, given, answers, PLAIN) for _ in range(2))
+    first, second = (parity.judge(Question(NONE, given, truth), answers, PLAIN) for _ in range(2))
     assert first == second
 
 
@@ -179,16 +180,16 @@ def test_ignored_row_with_nan_logits_may_have_gradient_nan_or_zero():
     given.logits[0, 3] = torch.nan
     answers = calls.answer(lambda x, t: functional.cross_entropy(x, t, reduction="none"), NONE, given)
     truth = oracle.solve(NONE, given)
-    torchs = parity.judge(NONE, truth, given, answers, PLAIN)
+    torchs = parity.judge(Question(NONE, given, truth), answers, PLAIN)
     assert torchs.status is Status.PASSED
     assert torchs.labels == ()
     assert answers.gradient[0].isnan().all()
     masked = dataclasses.replace(answers, gradient=answers.gradient.nan_to_num(0.0))
-    verdict = parity.judge(NONE, truth, given, masked, PLAIN)
+    verdict = parity.judge(Question(NONE, given, truth), masked, PLAIN)
     assert verdict.status is Status.PASSED
     assert verdict.labels == (parity.ANOTHER_CONVENTION,)
     other = dataclasses.replace(answers, gradient=answers.gradient.nan_to_num(1.0))
-    assert parity.judge(NONE, truth, given, other, PLAIN).status is Status.WRONG_GRADIENT
+    assert parity.judge(Question(NONE, given, truth), other, PLAIN).status is Status.WRONG_GRADIENT
 
 
 def naive(logits, target):
@@ -201,7 +202,7 @@ def test_declared_deviation_explains_what_it_may(key):
     truth = oracle.solve(problem, given)
     answers = calls.answer(naive, problem, given)
     declared = dataclasses.replace(PLAIN, deviations=(UNSHIFTED,))
-    bare, explained = (parity.judge(problem, truth, given, answers, who) for who in (PLAIN, declared))
+    bare, explained = (parity.judge(Question(problem, given, truth), answers, who) for who in (PLAIN, declared))
     assert bare.is_wrong
     assert bare.deviations == ()
     assert explained.status is bare.status is Status.WRONG_VALUE
@@ -303,5 +304,5 @@ def test_answers_can_come_without_gradient_fields():
     loss = right_answers(MEAN).loss
     given = inputs.make(MEAN, 0)
     answers = Answers(loss, loss, loss, gradient=None, target_gradient=None)
-    verdict = parity.judge(MEAN, oracle.solve(MEAN, given), given, answers, PLAIN)
+    verdict = parity.judge(Question.of(MEAN, given), answers, PLAIN)
     assert verdict.status is Status.WRONG_GRADIENT

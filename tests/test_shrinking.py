@@ -15,7 +15,7 @@ from test_panel import OPTIONS, QUICK, RIGHT, WRONG, judge_answers
 from xentbench import inputs
 from xentbench.shrinking import Budget, shrink
 from xentbench.simplifying import Case, complexity
-from xentbench.spec import Failure, Problem, Status, Verdict
+from xentbench.spec import Problem, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,16 +32,7 @@ PLANTED = [
 
 
 def asker(loss) -> Callable[[Problem, inputs.Inputs], Verdict]:
-    """Ask and judge in this process; an exception is a verdict, as a worker would record it."""
-
-    def fails(problem, given):
-        try:
-            return judge_answers(loss, problem, given)
-        except (IndexError, RuntimeError) as error:
-            message = f"raised: {type(error).__name__}: {error}"
-            return Verdict(Status.RAISED, failures=(Failure("exception", message),), reason=message)
-
-    return fails
+    return lambda problem, given: judge_answers(loss, problem, given)
 
 
 def first_failure(name: str):

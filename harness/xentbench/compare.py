@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import environment, timing
 from xentbench.crews import Crew, Examinee
-from xentbench.examining import Questions
 from xentbench.planning import cell_limit_s
+from xentbench.posing import Questions
 from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Status
 from xentbench.timing import Budget, Lane
 from xentbench.workers import WARM_HEAP

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-from xentbench.examining import Examined, Question, examine
+from xentbench.examining import Examined, examine
 from xentbench.spec import Description, Failure, Phase, Status, Verdict
 from xentbench.workers import Worker, WorkerError, load
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from xentbench.inputs import Recorded
+    from xentbench.posing import Question
 
 
 MOST_LOSSES: Final = 3

@@ -130,5 +130,14 @@ def error_ulp(compared: Compared, dtype: str) -> float | None:
     return float((np.abs((got - expected) - low) / ulp).max())
 
 
+def shortened(tensor: torch.Tensor) -> str:
+    """Return up to four of a tensor's numbers as text."""
+    numbers = numbers_of(tensor)
+    if numbers is None:
+        return f"dtype {tensor.dtype}"
+    told = [f"{number:.6g}" for number in numbers.reshape(-1)[:4].tolist()]
+    return told[0] if numbers.dim() == 0 else f"[{', '.join(told)}{', …' if numbers.numel() > len(told) else ''}]"
+
+
 def _place(name: str, index: tuple[object, ...]) -> str:
     return f"{name}[{', '.join(map(str, index))}]" if index else name

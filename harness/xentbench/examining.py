@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import os
 import shlex
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, oracle, parity
-from xentbench.spec import Description, Failure, Phase, Problem, Status, Verdict
+from xentbench import inputs, parity
+from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict
+from xentbench.worker import calls, serving
 from xentbench.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xentbench.inputs import Inputs, Recorded
-    from xentbench.oracle import Truth
-    from xentbench.worker.wire import Tensors
+    from xentbench.posing import Question
+    from xentbench.worker.wire import Record, Tensors
 
 
 REFUSING: Final = ("TypeError", "ValueError", "IndexError", "RuntimeError", "AssertionError")
 """Exceptions by which functions refuse arguments of a form that they were not written for; no other is a refusal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A problem with its tensors and the truth about it; the truth never leaves the parent."""
-
-    problem: Problem
-    inputs: Inputs
-    truth: Truth
-    seed: int
-
-    def tensors(self) -> Tensors:
-        """Return what is sent to a worker: values only, the layouts are made there."""
-        named = {field_.name: getattr(self.inputs, field_.name) for field_ in dataclasses.fields(self.inputs)}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-
-class Questions:
-    """Makes each question once, whoever asks first; all implementations get the same one."""
-
-    def __init__(self, seed: int, recorded: Mapping[str, Recorded]) -> None:
-        self.seed, self._recorded = seed, recorded
-        self._made: dict[str, Question] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, problem: Problem) -> Question:
-        """Return the question of this problem, made now or before."""
-        with self._lock:
-            if problem.key not in self._made:
-                given = inputs.make(problem, self.seed, self._recorded.get(problem.key))
-                self._made[problem.key] = Question(problem, given, oracle.solve(problem, given), self.seed)
-            return self._made[problem.key]
-
-    def forget(self, problem: Problem) -> None:
-        """Let go of a question that nobody will ask again."""
-        self._made.pop(problem.key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +49,61 @@ def examine(
         reply, _ = worker.ask("set-up", record, question.tensors())
         setup_s = float(reply["setup_s"])
         reply, answered = worker.ask("answer")
-        named = {name: answered.get(name) for name in ("gradient", "target_gradient")}
-        answers = inputs.Answers(
-            loss=answered["loss"],
-            loss_no_grad=answered["loss_no_grad"],
-            loss_again=answered["loss_again"],
-            changed=tuple(map(str, reply["changed"])),
-            **named,
-        )
-        verdict = parity.judge(question.problem, question.truth, question.inputs, answers, declared)
+        verdict = parity.judge(question, _answers(reply, answered), declared)
         peaks = _weigh(worker, phases) if measure_memory and verdict.status is Status.PASSED else {}
     except WorkerError as error:
-        return Examined(_not_answered(_offered(error, declared, question.problem)), setup_s, lost=error.lost)
+        return Examined(_without_answer(error, declared, question.problem), setup_s, lost=error.lost)
     except (KeyError, TypeError, ValueError) as error:
         message = f"its answer is not understood: {type(error).__name__} {error}"
         return Examined(_not_answered(WorkerError(Status.FORGED, message)), setup_s)
     return Examined(verdict, setup_s, peaks)
 
 
-def _offered(error: WorkerError, declared: Description, problem: Problem) -> WorkerError:
-    """Take an exception for a refusal where an implementation has no other way to say that it does not offer a form."""
+def examine_here(entry: Implementation, declared: Description, question: Question) -> Verdict:
+    """Judge an implementation in this process, which promises no isolation: what it breaks stays broken.
+
+    Args:
+        entry: the implementation itself.
+        declared: what is known of it, as a worker would have told.
+        question: its tensors are copied before anybody may change them.
+    """
+    problem, given = question.problem, copy.deepcopy(question.inputs)
+    if reason := calls.refusal(entry, problem):
+        return Verdict(Status.UNSUPPORTED, reason=reason)
+    try:
+        answers = calls.answer(calls.bind(entry, problem, given.weight), problem, given)
+    except Exception as error:  # noqa: BLE001 - an implementation may raise anything
+        told = serving.failure(error, "answer")
+        return _without_answer(WorkerError(told["status"], told["reason"]), declared, problem)
+    return parity.judge(question, answers, declared)
+
+
+def _answers(reply: Record, answered: Tensors) -> inputs.Answers:
+    """Return what a worker answered; raises KeyError, TypeError or ValueError where it is not understood."""
+    optional = ("gradient", "target_gradient", "second_loss", "second_gradient", "gradient_again", "hessian_product")
+    return inputs.Answers(
+        loss=answered["loss"],
+        loss_no_grad=answered["loss_no_grad"],
+        loss_again=answered["loss_again"],
+        changed=tuple(map(str, reply["changed"])),
+        notes=tuple(note for note in parity.NOTES if note in reply["notes"]),
+        **{name: answered.get(name) for name in optional},
+    )
+
+
+def _without_answer(error: WorkerError, declared: Description, problem: Problem) -> Verdict:
+    """Say what an exception means: what was asked for, a refusal, or a failure.
+
+    Where an implementation has no other way to say that it does not offer a form, it is taken for a refusal.
+    """
+    raised = error.status is Status.RAISED
+    if raised and (problem.must_raise or problem.may_raise):
+        return Verdict(Status.PASSED, checks=1)
     refusing = error.reason.partition(":")[0] in REFUSING
-    if error.status is not Status.RAISED or declared.speaks or problem.is_plain or not refusing:
-        return error
-    return WorkerError(Status.UNSUPPORTED, f"does not offer this form of logits or target: {error.reason}")
+    if raised and refusing and not declared.speaks and not problem.is_plain:
+        reason = f"does not offer this form of logits or target: {error.reason}"
+        return _not_answered(WorkerError(Status.UNSUPPORTED, reason))
+    return _not_answered(error)
 
 
 def _weigh(worker: Worker, phases: Sequence[Phase]) -> dict[Phase, int]:

@@ -1,32 +1,19 @@
-"""Tensors of a question and of its answer; a question's follow from (problem, seed), bit for bit, in every process.
-
-Every number comes from NumPy's `Philox.random_raw` alone. The streams of `numpy.random.Generator` methods and of
-torch's generator may change between versions; the raw Philox counter stream may not.
-"""
+"""Tensors of a question and of its answer; a question's follow from (problem, seed), bit for bit, in every process."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
 
+from xentbench import drawing
+from xentbench.drawing import Stream
 from xentbench.spec import FAMILIES, Problem, UsageError, nearest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy.typing as npt
-
-    Array = npt.NDArray[np.float64]
-    Labels = npt.NDArray[np.int64]
-
-ZIPF_EXPONENT: Final = 1.0
-"""Exponent of the rank-frequency law of words in running text (Zipf 1949)."""
-WIDE_SPREAD: Final = 120.0
-"""Half-spread of the `wide` family: past exp's overflow in float32 (88.7) and underflow (-103.3)."""
+SMALL_ELEMENTS: Final = 4096
+"""Up to so many logits a problem is asked in more ways than the plain ones: see `asks_more`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +61,11 @@ class Answers:
         gradient: of the upstream-weighted loss with respect to the logits, or None where there was none.
         target_gradient: with respect to a probability target that requires it, or None.
         changed: inputs whose bytes were different afterwards, e.g. `"logits after backward"`.
+        second_loss: result of a second call, with the values of `another`, made before the first one's backward.
+        second_gradient: of that second call.
+        gradient_again: a second backward through the first call's graph (`retain_graph`).
+        hessian_product: second derivative of the upstream-weighted loss times `direction`.
+        notes: what the implementation refuses by an exception, as labels: `backward-once`, `no-double-backward`.
     """
 
     loss: torch.Tensor
@@ -82,31 +74,11 @@ class Answers:
     gradient: torch.Tensor | None
     target_gradient: torch.Tensor | None
     changed: tuple[str, ...] = ()
-
-
-class Stream:
-    """Uniform and normal numbers from one raw Philox stream, named so that no two uses share it."""
-
-    def __init__(self, *name: object) -> None:
-        digest = hashlib.sha256("|".join(map(str, name)).encode()).digest()
-        self._philox = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
-
-    def uniform(self, *shape: int) -> Array:
-        """Return float64 numbers in [0, 1), 53 random bits each."""
-        raw = self._philox.random_raw(int(np.prod(shape, dtype=np.int64)))
-        return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
-
-    def normal(self, *shape: int) -> Array:
-        """Return standard normal float64 numbers by Box and Muller's transform (1958)."""
-        count = int(np.prod(shape, dtype=np.int64))
-        half = (count + 1) // 2
-        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(half)))
-        angle = 2.0 * np.pi * self.uniform(half)
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
-
-    def integers(self, high: int, *shape: int) -> Labels:
-        """Return whole numbers in [0, high)."""
-        return (self.uniform(*shape) * high).astype(np.int64)
+    second_loss: torch.Tensor | None = None
+    second_gradient: torch.Tensor | None = None
+    gradient_again: torch.Tensor | None = None
+    hessian_product: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 def make(problem: Problem, seed: int, recorded: Recorded | None = None) -> Inputs:
@@ -126,19 +98,43 @@ def make(problem: Problem, seed: int, recorded: Recorded | None = None) -> Input
         raise UsageError(msg)
     dtype, stream = getattr(torch, problem.dtype), Stream(problem.key, seed, "inputs")
     if recorded is None:
-        labels = _labels(problem, stream)
-        rows = _FAMILIES[problem.logits.partition("@")[0]](problem, labels, stream)
-        labels = _relabel(problem, rows, labels, stream)
-        logits = _from_rows(problem, rows)
-        target = _target(problem, labels, stream)
-        weight = _weight(problem, labels, stream)
+        rows, labels = drawing.rows_and_labels(problem, stream)
+        logits = drawing.from_rows(problem, rows)
+        target = drawing.target(problem, labels, stream)
+        weight = drawing.weight(problem, labels, stream)
     else:
         logits, target, weight = recorded.logits, recorded.target, recorded.weight
         if weight is None:
-            weight = _weight(problem, np.zeros(0, dtype=np.int64), stream)
+            weight = drawing.weight(problem, np.zeros(0, dtype=np.int64), stream)
     logits = logits * problem.scale + problem.offset if (problem.scale, problem.offset) != (1.0, 0.0) else logits
-    upstream = _upstream(problem, Stream(problem.key, seed, "upstream"))
+    upstream = drawing.upstream(problem, Stream(problem.key, seed, "upstream"))
     return place(problem, Inputs(logits.to(dtype), target, weight, upstream.to(dtype)))
+
+
+def asks_more(problem: Problem) -> bool:
+    """Whether hidden state, retained graphs and second derivatives are asked about too: where that costs little."""
+    return 0 < problem.elements <= SMALL_ELEMENTS and problem.mode != "no-grad" and not problem.must_raise
+
+
+def another(problem: Problem, inputs: Inputs) -> Inputs:
+    """Return other values of the same shapes: what a second call is asked, lest it answer from the first one's.
+
+    Classes are reversed, so that every loss changes, the target moves on by one row, and where rows may be ignored the
+    first one is, so that the count changes too.
+    """
+    axis = 0 if problem.batch_size is None else 1
+    target = inputs.target.flip(axis) if not problem.has_index_target else inputs.target.clone()
+    if problem.batch_size:
+        target = target.roll(1, 0)
+    if problem.has_index_target and problem.ignored and target.numel():
+        target.view(-1)[0] = problem.ignore_index
+    return place(problem, Inputs(inputs.logits.flip(axis), target, inputs.weight, inputs.upstream))
+
+
+def direction(problem: Problem) -> torch.Tensor:
+    """Return the vector that a Hessian is multiplied by; the logits' shape and dtype, the same for every seed."""
+    values = Stream(problem.logits_shape, "direction").normal(*problem.logits_shape)
+    return torch.from_numpy(values).to(getattr(torch, problem.dtype)).to(problem.device)
 
 
 def place(problem: Problem, inputs: Inputs) -> Inputs:
@@ -148,6 +144,8 @@ def place(problem: Problem, inputs: Inputs) -> Inputs:
     upstream = inputs.upstream.to(dtype).to(device)
     if problem.upstream == "expanded" and upstream.numel():
         upstream = upstream.flatten()[0].expand(upstream.shape)
+    elif problem.upstream == "strided":
+        upstream = lay_out(upstream, "row-slice")
     return Inputs(
         logits=lay_out(inputs.logits.to(dtype).to(device), problem.logits_layout),
         target=lay_out(target.to(device), problem.target_layout),
@@ -177,117 +175,3 @@ def lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:  # noqa: PLR0911
     flat = tensor.new_zeros(tensor.numel() + 1)
     flat[1:] = tensor.flatten()
     return flat[1:].view(tensor.shape)
-
-
-def _labels(problem: Problem, stream: Stream) -> Labels:
-    """Draw labels for each row, before the logits are known."""
-    rows, classes = problem.rows, problem.num_classes
-    if problem.labels == "zipf":
-        mass = np.arange(1, classes + 1, dtype=np.float64) ** -ZIPF_EXPONENT
-        return np.searchsorted(np.cumsum(mass) / mass.sum(), stream.uniform(rows)).clip(max=classes - 1)
-    if problem.labels == "edges":
-        return np.where(stream.uniform(rows) < 0.5, 0, classes - 1)  # noqa: PLR2004 - a fair coin
-    return stream.integers(classes, rows)
-
-
-def _relabel(problem: Problem, rows: Array, labels: Labels, stream: Stream) -> Labels:
-    """Let the labels follow the logits where the problem asks for it: nine of ten likely ones are the row's maximum."""
-    if rows.shape[0] == 0 or problem.labels not in ("likely", "unlikely"):
-        return labels
-    if problem.labels == "unlikely":
-        lowest: Labels = np.where(np.isfinite(rows), rows, np.inf).argmin(axis=1)
-        return lowest
-    return np.where(stream.uniform(rows.shape[0]) < 0.9, rows.argmax(axis=1), labels)  # noqa: PLR2004 - nine of ten
-
-
-def _normal(problem: Problem, _labels: Labels, stream: Stream) -> Array:
-    return stream.normal(problem.rows, problem.num_classes)
-
-
-def _uniform(problem: Problem, _labels: Labels, stream: Stream) -> Array:
-    return stream.uniform(problem.rows, problem.num_classes)
-
-
-def _equal(problem: Problem, _labels: Labels, _stream: Stream) -> Array:
-    return np.zeros((problem.rows, problem.num_classes))
-
-
-def _peaked(problem: Problem, labels: Labels, stream: Stream) -> Array:
-    """Logits as a trained model's: broad noise and, in four rows of five, the label's class ahead by 2 to 14."""
-    rows = 2.0 * stream.normal(problem.rows, problem.num_classes)
-    ahead = rows.max(axis=1, initial=-np.inf) + 2.0 + 12.0 * stream.uniform(problem.rows)
-    right = stream.uniform(problem.rows) < 0.8  # noqa: PLR2004 - four of five
-    rows[right, labels[right]] = ahead[right]
-    return rows
-
-
-def _wide(problem: Problem, _labels: Labels, stream: Stream) -> Array:
-    return WIDE_SPREAD * (2.0 * stream.uniform(problem.rows, problem.num_classes) - 1.0)
-
-
-def _masked(problem: Problem, labels: Labels, stream: Stream) -> Array:
-    """Normal logits, every class but the label's masked to -inf with probability one third (a masked vocabulary)."""
-    rows = stream.normal(problem.rows, problem.num_classes)
-    masked = stream.uniform(problem.rows, problem.num_classes) < 1.0 / 3.0
-    masked[np.arange(problem.rows), labels] = False
-    rows[masked] = -np.inf
-    return rows
-
-
-_FAMILIES: Final[dict[str, Callable[[Problem, Labels, Stream], Array]]] = {
-    "normal": _normal,
-    "peaked": _peaked,
-    "uniform": _uniform,
-    "equal": _equal,
-    "wide": _wide,
-    "masked": _masked,
-}
-
-
-def _from_rows(problem: Problem, rows: npt.NDArray[np.generic]) -> torch.Tensor:
-    """Turn one row a target, classes last, into the shape of the logits, classes second."""
-    tensor = torch.from_numpy(rows)
-    if problem.batch_size is None:
-        return tensor.reshape(problem.num_classes)
-    return tensor.reshape(problem.batch_size, *problem.dims, problem.num_classes).movedim(-1, 1)
-
-
-def _target(problem: Problem, labels: Labels, stream: Stream) -> torch.Tensor:
-    if problem.has_index_target:
-        ignored = stream.uniform(problem.rows) < problem.ignored
-        return torch.from_numpy(np.where(ignored, problem.ignore_index, labels)).reshape(problem.row_shape)
-    rows = np.zeros((problem.rows, problem.num_classes))
-    if problem.target == "one-hot":
-        rows[np.arange(problem.rows), labels] = 1.0
-    else:
-        rows = stream.uniform(problem.rows, problem.num_classes) ** 4
-        rows[stream.uniform(problem.rows, problem.num_classes) < 0.2] = 0.0  # noqa: PLR2004 - exact zeros in one of five
-        rows[np.arange(problem.rows), labels] += 1.0
-        if problem.target == "soft":
-            rows /= rows.sum(axis=1, keepdims=True)
-    return _from_rows(problem, rows)
-
-
-def _weight(problem: Problem, labels: Labels, stream: Stream) -> torch.Tensor | None:
-    classes = problem.num_classes
-    if problem.weight == "none":
-        return None
-    weight = 0.25 + 1.5 * stream.uniform(classes)
-    if problem.weight == "unequal":
-        weight = np.exp(6.0 * stream.uniform(classes) - 3.0)
-    elif problem.weight == "tiny":
-        weight *= 1e-6
-    elif problem.weight == "some-zero":
-        weight[stream.uniform(classes) < 0.3] = 0.0  # noqa: PLR2004 - about a third
-    elif problem.weight == "absent-only":
-        weight[np.unique(labels)] = 0.0
-    return torch.from_numpy(weight)
-
-
-def _upstream(problem: Problem, stream: Stream) -> torch.Tensor:
-    """Draw a gradient that no shortcut for 1 can pass: signs of both kinds, sizes from 0.5 to 2."""
-    if problem.upstream == "one":
-        return torch.ones(problem.loss_shape)
-    size = 0.5 + 1.5 * stream.uniform(*problem.loss_shape)
-    sign = np.where(stream.uniform(*problem.loss_shape) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - a fair coin
-    return torch.from_numpy(np.asarray(size * sign))

@@ -5,8 +5,9 @@ good as what is judged. The second evaluation replaces finite numbers only: what
 
 Where there is another well-founded choice than that of `F.cross_entropy`, the truth holds both. The other choice is a
 masked kernel's: 0 times anything is 0 (an ignored row with NaN logits has gradient 0, a probability 0 on a -inf logit
-costs nothing), a +inf logit makes the loss inf instead of NaN, and with every row ignored the gradient of the mean is
-NaN instead of 0.
+costs nothing), a +inf logit, or nothing but -inf, makes the loss inf instead of NaN, and with every row ignored the
+gradient of the mean is NaN instead of 0. The gradient of a row whose maximum is infinite is nobody's to say (torch:
+NaN, log-sum-exp forms: 0 or NaN): `Truth.open` marks it, and it is not judged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from xentbench import doubledouble as dd
 from xentbench.doubledouble import Pair
-from xentbench.rows import Block, Rows, blocks, classes_last, float64, ingredients, row_losses, times
+from xentbench.rows import Block, Rows, blocks, classes_last, float64, ingredients, labels_of, row_losses, times
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from xentbench.spec import Problem
 
     Array = npt.NDArray[np.float64]
+    Flags = npt.NDArray[np.bool_]
 
 PAIRED_ELEMENTS: Final = 1 << 15
 """Logits held in double-double at a time: some dozens of temporaries, which should stay in the cache."""
@@ -59,6 +61,7 @@ class Truth:
         divisor: of the mean: sum of the valid labels' weights, or number of rows for probabilities; 1 if not a mean.
         weighted: whether class weights take part.
         upstream: `(rows,)` derivative of the later scalar with respect to each row's own loss, 1 / divisor included.
+        open: `(rows,)` whether the row's gradient may be anything.
     """
 
     loss: Values
@@ -68,6 +71,7 @@ class Truth:
     divisor: float
     weighted: bool
     upstream: Array
+    open: Flags
 
 
 def solve(problem: Problem, inputs: Inputs) -> Truth:
@@ -99,6 +103,7 @@ def solve(problem: Problem, inputs: Inputs) -> Truth:
         divisor=_divisor(problem, inputs),
         weighted=inputs.weight is not None,
         upstream=_upstream(problem, inputs),
+        open=np.isinf(float64(classes_last(inputs.logits, problem).amax(dim=1))),
     )
 
 
@@ -140,7 +145,7 @@ def _divisor(problem: Problem, inputs: Inputs) -> float:
         return 1.0
     if not problem.has_index_target:
         return float(problem.rows)
-    labels = inputs.target.detach().cpu().reshape(-1).numpy()
+    labels = labels_of(inputs)
     labels = labels[labels != problem.ignore_index]
     return float(len(labels) if inputs.weight is None else float64(inputs.weight)[labels].sum())
 
@@ -151,7 +156,7 @@ def _upstream(problem: Problem, inputs: Inputs) -> Array:
         share = float64(inputs.upstream).reshape(-1) / _divisor(problem, inputs)
     share = np.broadcast_to(share, (problem.rows,))
     if problem.has_index_target:
-        return np.where(inputs.target.detach().cpu().reshape(-1).numpy() == problem.ignore_index, 0.0, share)
+        return np.where(labels_of(inputs) == problem.ignore_index, 0.0, share)
     return share
 
 
@@ -252,7 +257,7 @@ def _weight(problem: Problem, inputs: Inputs) -> Pair:
 def _paired_divisor(problem: Problem, inputs: Inputs) -> Pair:
     if problem.reduction != "mean" or not problem.has_index_target or inputs.weight is None:
         return dd.exactly(_divisor(problem, inputs))
-    labels = inputs.target.detach().cpu().reshape(-1).numpy()
+    labels = labels_of(inputs)
     return dd.total(_weight(problem, inputs)[labels[labels != problem.ignore_index]])
 
 
@@ -262,7 +267,7 @@ def _paired_upstream(problem: Problem, inputs: Inputs) -> Pair:
     share = Pair(*(np.broadcast_to(part, (problem.rows,)) for part in (share.high, share.low)))
     if not problem.has_index_target:
         return share
-    ignored = inputs.target.detach().cpu().reshape(-1).numpy() == problem.ignore_index
+    ignored = labels_of(inputs) == problem.ignore_index
     return dd.where(ignored, dd.exactly(0.0), share)
 
 

@@ -17,7 +17,7 @@ from xentbench.spec import DTYPE_BYTES, Problem, UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-PANEL: Final = 1
+PANEL: Final = 2
 """Number of this set of problems; it changes with every change of them, so that verdicts say what they rest on."""
 
 Axes = dict[str, Any]
@@ -47,7 +47,7 @@ _INDEX_AXES: Final[Mapping[str, Sequence[Axes]]] = {
         {"logits_layout": "column-slice"},
         {"logits_layout": "channels-last"},
     ),
-    "upstream": ({}, {"upstream": "expanded"}),
+    "upstream": ({}, {"upstream": "expanded"}, {"upstream": "strided"}),
 }
 _PROBABILITY_AXES: Final[Mapping[str, Sequence[Axes]]] = {
     "target": tuple({"target": target} for target in ("one-hot", "soft", "unnormalised")),
@@ -92,10 +92,17 @@ _QUICK: Final = (
     "N=16,C=10,dtype=bfloat16,logits=wide,reduction=none",
     "N=16,C=10,dtype=float16,scale=10.0,reduction=none",
     "N=16,C=10,offset=-300.0",
+    # What must be refused, and what may be.
+    "N=3,C=5,invalid=label-high",
+    "N=3,C=5,invalid=label-low,reduction=none",
+    "N=5,C=4,label-dtype=int32",
     # Families and sizes.
     "N=16,C=10,offset=10000.0,reduction=none",
     "N=33,C=10,logits=equal,reduction=none,logits-layout=column-slice",
     "N=7,C=100,logits=masked,reduction=none",
+    "N=12,C=10,logits=special,reduction=none",
+    "N=5,C=130,logits=leading-masked,reduction=sum,upstream=strided",
+    "N=9,C=10,reduction=none,upstream=strided,dtype=float64",
     "N=300,C=3,dtype=bfloat16,labels=likely,ignored=0.3",
     "N=16,C=130,dtype=bfloat16,reduction=none",
     "N=5,C=1000,labels=zipf",
@@ -134,6 +141,30 @@ _FULL: Final = (
     "N=9,C=10,dtype=float16,logits=masked,weight=random,reduction=none",
     "N=9,C=10,logits=masked,label-smoothing=0.1,reduction=none",  # inf by definition
     "N=33,C=10,dtype=float64,logits=peaked,reduction=none",
+    # Numbers that are none: on and off the label, in rows that count and in ignored ones.
+    "N=12,C=10,logits=special,reduction=none,dtype=float64",
+    "N=13,C=5,logits=special,reduction=none,dtype=bfloat16,weight=random",
+    "N=13,C=5,logits=special,reduction=none,dtype=float16",
+    "N=24,C=7,logits=special,reduction=none,ignored=0.6",
+    "N=24,C=7,logits=special,ignored=1.0,reduction=sum",
+    "N=6,C=4,logits=masked,target=soft,reduction=none",
+    "N=7,C=10,logits=leading-masked,dtype=float64,ignored=0.3",
+    "N=3,C=1000,logits=leading-masked,reduction=none",
+    "N=2,C=4097,logits=leading-masked,dtype=bfloat16",
+    # What must be refused, and what may be.
+    "N=3,C=5,invalid=label-high,dtype=float64,reduction=sum",
+    "N=3,C=5,invalid=label-high,weight=random,dtype=bfloat16",
+    "N=2,C=5,dims=3,invalid=label-high",
+    "N=3,C=5,invalid=label-high,label-smoothing=0.1",
+    "N=40,C=70,invalid=label-low",
+    "N=3,C=5,invalid=label-low,ignored=0.3,ignore-index=2",
+    "N=9,C=5,invalid=weight-short,labels=edges",
+    "N=3,C=5,invalid=weight-long",
+    "N=3,C=5,invalid=reduction",
+    "N=5,C=4,label-dtype=uint8,reduction=none",
+    "N=5,C=300,label-dtype=int16",
+    "N=5,C=4,label-dtype=float32",
+    "N=5,C=4,label-dtype=int32,weight=random,label-smoothing=0.1",
     # Layouts and labels.
     "N=16,C=12,logits-layout=expanded,reduction=none",
     "N=16,C=12,logits-layout=row-slice,target-layout=column-slice",
@@ -152,21 +183,41 @@ _FULL: Final = (
     "N=4,C=4097,dtype=bfloat16",
     "N=4,C=4097,logits=peaked,labels=zipf,label-smoothing=0.1",
     "N=4,C=4097,target=soft,reduction=none",
+    "N=300,C=257,labels=edges,scale=4.0,weight=random",
+    "N=3,C=1025,labels=edges,logits=peaked,reduction=none,dtype=float64",
+    "N=3,C=4097,scale=4.0,reduction=sum,labels=edges",
     "N=2,C=32769,reduction=none,labels=edges",
+    "N=3,C=32769,labels=edges,logits=peaked,dtype=bfloat16,reduction=none",
+    "N=2,C=40000,labels=unlikely,reduction=none",
+    "N=3,C=65537,logits=peaked,labels=edges,reduction=none",
+    "N=2,C=65537,logits=uniform,dtype=float16,reduction=none",
+    "N=2,C=65536,logits=equal,dtype=bfloat16,reduction=none",
+    "N=3,C=128256,labels=edges,logits=peaked,dtype=bfloat16,reduction=none",
+    "N=2,C=128256,scale=4.0",
+    "N=1025,C=33,ignored=0.5,dtype=float64",
     "N=20001,C=3,ignored=0.3",
+    "N=32769,C=5,reduction=none,weight=random",
+    "N=65537,C=3,ignored=0.5,weight=unequal",
+    "N=65539,C=3,reduction=none,dtype=bfloat16",
+    "N=65537,C=2,reduction=sum,dtype=float64",
+    "N=4097,C=65,label-smoothing=0.1,ignored=0.3",
     "N=4099,C=3,dtype=bfloat16,weight=random",
     "N=4099,C=3,dtype=float16,ignored=0.3",
     "N=64,C=1000,ignored=0.3,weight=random",
 )
 _COMPILED: Final = (
-    "N=33,C=10,dtype=float64,ignored=0.3,weight=random,label-smoothing=0.1",
-    "N=16,C=10,dtype=float64,target=soft,target-grad=yes,reduction=none",
-    "N=65,C=2,ignored=0.3",
-    "N=2,C=5,dims=3x4,weight=random,logits-layout=channels-last,reduction=none",
-    "N=33,C=10,logits=wide,labels=unlikely,reduction=none",
-    "N=3,C=4097,labels=edges,reduction=none",
-    "N=16,C=10,dtype=bfloat16,logits=wide,reduction=none",
-    "N=16,C=10,dtype=float16,scale=10.0,reduction=none",
+    "N=33,C=10,dtype=float64,ignored=0.3,weight=random,label-smoothing=0.1,mode=grad",
+    "N=16,C=10,dtype=float64,target=soft,target-grad=yes,reduction=none,mode=grad",
+    "N=65,C=2,ignored=0.3,mode=grad",
+    "N=17,C=3,weight=unequal,ignore-index=1,ignored=0.2,reduction=sum,mode=grad",
+    "N=2,C=5,dims=3x4,weight=random,logits-layout=channels-last,reduction=none,mode=grad",
+    "N=33,C=10,logits=wide,labels=unlikely,reduction=none,mode=grad",
+    "N=3,C=4097,labels=edges,reduction=none,mode=grad",
+    "N=16,C=10,dtype=bfloat16,logits=wide,reduction=none,mode=grad",
+    "N=16,C=130,dtype=bfloat16,label-smoothing=0.1,mode=grad",
+    "N=16,C=10,dtype=float16,scale=10.0,reduction=none,mode=grad",
+    "N=33,C=10,weight=random,ignored=0.3,reduction=none,mode=no-grad",
+    "N=16,C=1000,dtype=bfloat16,mode=no-grad",
 )
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {"quick": _QUICK, "full": (*_QUICK, *_FULL), "compiled": _COMPILED}
 

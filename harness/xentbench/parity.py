@@ -7,14 +7,15 @@ explains them (see `bounds`), and every failure names the worst element and the 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from xentbench import bounds, diagnosis
-from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of
+from xentbench import bounds, curvature, diagnosis
+from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of, shortened
 from xentbench.elementwise import failure as worst_failure
 from xentbench.oracle import Values
 from xentbench.rows import blocks, classes_last
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from xentbench.inputs import Answers, Inputs
     from xentbench.oracle import Truth
+    from xentbench.posing import Question
     from xentbench.spec import Description, Problem
 
     Array = npt.NDArray[np.float64]
@@ -36,6 +38,12 @@ ANOTHER_DTYPE: Final = "another-dtype"
 ANOTHER_CONVENTION: Final = "another-convention"
 NOT_DETERMINISTIC: Final = "not-deterministic"
 OVERWRITES_INPUT: Final = "overwrites-input"
+SECOND: Final = "of a second call with other values"
+RETAINED: Final = "of a second backward (retain_graph)"
+DIAGNOSED_ELEMENTS: Final = 1 << 14
+"""A diagnosis solves the problem many times over; mistakes that show up in larger problems only keep their numbers."""
+NOTES: Final = ("backward-once", "no-double-backward")
+"""Labels of what an implementation refuses: to go back twice through one graph; a derivative of its gradient."""
 
 DEVIATIONS: Final[Mapping[str, Callable[[Problem, Truth], Flags]]] = {
     "unshifted-exponent": diagnosis.out_of_unshifted_range,
@@ -44,20 +52,33 @@ DEVIATIONS: Final[Mapping[str, Callable[[Problem, Truth], Flags]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    problem: Problem
-    truth: Truth
-    inputs: Inputs
+class _Case:
+    """A question, and what the one who answers has declared."""
+
+    question: Question
     declared: Description
+
+    @property
+    def problem(self) -> Problem:
+        return self.question.problem
+
+    @property
+    def truth(self) -> Truth:
+        return self.question.truth
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.question.inputs
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """Something wrong; `rows` are those at fault, None where no declared deviation can explain it."""
+    """Something wrong; `rows` of `case` are those at fault, None where no declared deviation can explain it."""
 
     status: Status
     failure: Failure
     rows: Flags | None = None
+    case: _Case | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +93,14 @@ class _Outcome:
     checks: int = 1
 
 
-def judge(problem: Problem, truth: Truth, inputs: Inputs, answers: Answers, declared: Description) -> Verdict:
-    """Return the verdict on one implementation's answers to one problem; no answer, however odd, raises.
+def judge(question: Question, answers: Answers, declared: Description) -> Verdict:
+    """Return the verdict on one implementation's answers to one question; no answer, however odd, raises.
 
     The status is that of the first failure. Where the codes of declared deviations explain every failure, status and
     failures stay and the codes are listed in `deviations`.
 
     Args:
-        problem: what was asked.
-        truth: what `oracle.solve` says.
-        inputs: tensors of the question.
+        question: what was asked, and the truth.
         answers: what came.
         declared: promised grade, result dtype, overwritten input, deviations.
 
@@ -89,9 +108,13 @@ def judge(problem: Problem, truth: Truth, inputs: Inputs, answers: Answers, decl
         UsageError: a deviation is declared that is not known.
     """
     check_codes(deviation.code for deviation in declared.deviations)
-    question = _Question(problem, truth, inputs, declared)
+    case = _Case(question, declared)
+    if case.problem.must_raise:
+        return _not_refused(case.problem, answers)
     with np.errstate(all="ignore"):  # logits may be inf or NaN
-        outcomes = list(_outcomes(question, answers))
+        outcomes = list(_outcomes(case, answers))
+        if not any(outcome.findings for outcome in outcomes):  # else a second call only tells the same again
+            outcomes += _beyond(case, answers)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     grade = Grade.worst(outcome.grade for outcome in outcomes if outcome.grade)
     return Verdict(
@@ -99,12 +122,26 @@ def judge(problem: Problem, truth: Truth, inputs: Inputs, answers: Answers, decl
         grade=grade,
         checks=sum(outcome.checks for outcome in outcomes),
         failures=tuple(finding.failure for finding in findings),
-        deviations=_explaining(question, findings),
-        labels=tuple(sorted({label for outcome in outcomes for label in outcome.labels})),
+        deviations=_explaining(case, findings),
+        labels=tuple(sorted({*answers.notes, *(label for outcome in outcomes for label in outcome.labels)})),
         bound_ratio=max((outcome.bound_ratio for outcome in outcomes if outcome.bound_ratio is not None), default=None),
         error_ulp=max((outcome.error_ulp for outcome in outcomes if outcome.error_ulp is not None), default=None),
         reason=findings[0].failure.message if findings else "",
     )
+
+
+def _not_refused(problem: Problem, answers: Answers) -> Verdict:
+    """Return the verdict on an answer where an exception was due."""
+    what = {
+        "label-high": f"a label of {problem.num_classes}, where classes end at {problem.num_classes - 1},",
+        "label-low": f"a label of -1, which is not ignore_index ({problem.ignore_index}),",
+        "weight-short": f"class weights for {problem.num_classes - 1} of {problem.num_classes} classes",
+        "weight-long": f"{problem.num_classes + 1} class weights for {problem.num_classes} classes",
+        "reduction": "the reduction 'average', which there is not,",
+    }[problem.invalid]
+    got = shortened(answers.loss)
+    message = f"{what} must raise an exception, as F.cross_entropy does, got a loss of {got}"
+    return Verdict(Status.WRONG_VALUE, failures=(Failure("exception", message),), checks=1, reason=message)
 
 
 def check_codes(codes: Iterable[str]) -> None:
@@ -119,9 +156,9 @@ def check_codes(codes: Iterable[str]) -> None:
             raise UsageError(msg)
 
 
-def _outcomes(question: _Question, answers: Answers) -> Iterator[_Outcome]:
+def _outcomes(case: _Case, answers: Answers) -> Iterator[_Outcome]:
     """Compare everything that was answered, in the order of importance."""
-    yield _loss(question, answers.loss, "loss", "value")
+    yield _loss(case, answers.loss, "loss", "value")
     for tensor, name, quantity in (
         (answers.loss_no_grad, "loss without gradients", "value"),
         (answers.loss_again, "loss of a second call", "repeat"),
@@ -129,19 +166,70 @@ def _outcomes(question: _Question, answers: Answers) -> Iterator[_Outcome]:
         if identical(tensor, answers.loss):
             yield _Outcome()
             continue
-        outcome = _loss(question, tensor, name, quantity)
+        outcome = _loss(case, tensor, name, quantity)
         yield outcome
         if quantity == "repeat" and not outcome.findings:
             yield _Outcome(labels=(NOT_DETERMINISTIC,), checks=0)
-    yield _gradient(question, answers.gradient, "gradient")
-    if question.problem.target_grad and not question.problem.has_index_target:
-        yield _gradient(question, answers.target_gradient, "target-gradient")
-    yield _mutation(question, answers.changed)
+    if case.problem.mode != "no-grad":
+        yield _gradient(case, answers.gradient, "gradient")
+        if case.problem.target_grad and not case.problem.has_index_target:
+            yield _gradient(case, answers.target_gradient, "target-gradient")
+    yield _mutation(case, answers.changed)
 
 
-def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -> _Outcome:
-    problem, truth = question.problem, question.truth
-    contract, labels = _contract(question, tensor, name)
+def _beyond(case: _Case, answers: Answers) -> Iterator[_Outcome]:
+    """Compare a second call with other values, a second backward through one graph, and one through the backward."""
+    second, again = case.question.second, answers.gradient_again
+    if second is not None and answers.second_loss is not None:
+        other = _Case(second, case.declared)
+        yield _told_as("repeat", _loss(other, answers.second_loss, f"loss {SECOND}", "value"))
+        yield _told_as("repeat", _gradient(other, answers.second_gradient, "gradient", f"gradient {SECOND}"))
+    if again is not None and answers.gradient is not None and identical(again, answers.gradient):
+        yield _Outcome()
+    elif again is not None:
+        yield _told_as("repeat", _gradient(case, again, "gradient", f"gradient {RETAINED}"))
+    if answers.hessian_product is not None:
+        yield _curvature(case, answers.hessian_product)
+
+
+def _told_as(quantity: str, outcome: _Outcome) -> _Outcome:
+    """Return the outcome with its failures told under another quantity; its grade counts, its errors do not."""
+    findings = tuple(
+        dataclasses.replace(finding, failure=dataclasses.replace(finding.failure, quantity=quantity))
+        for finding in outcome.findings
+    )
+    return dataclasses.replace(outcome, findings=findings, error_ulp=None)
+
+
+def _curvature(case: _Case, tensor: torch.Tensor) -> _Outcome:
+    """Compare a Hessian-vector product, where it is finite."""
+    name, numbers = "Hessian-vector product", numbers_of(tensor)
+    if numbers is None or tuple(tensor.shape) != case.problem.logits_shape:
+        message = f"{name} has shape {tuple(tensor.shape)}, expected {case.problem.logits_shape}"
+        return _fault(Status.WRONG_GRADIENT, "double-backward", message)
+    expected, allowed = curvature.product(case.problem, case.inputs, case.truth)
+    got = classes_last(numbers, case.problem).numpy()
+    got, expected = np.where(np.isnan(expected), 0.0, got), np.nan_to_num(expected, nan=0.0)
+    compared = compare(got, Values(expected, expected), {Grade.H: allowed}, case.problem.dtype)
+    if not compared.wrong.any():
+        return _Outcome()
+    looks_like = "the second derivative is silently zero: refuse it (once_differentiable)" if not got.any() else ""
+    row, column = divmod(compared.worst, case.problem.num_classes)
+    place = _place(case.problem, row, column)
+    failure = worst_failure("double-backward", name, compared, place, looks_like)
+    rows: Flags = np.any(compared.wrong, axis=1)
+    return _Outcome((_Finding(Status.WRONG_GRADIENT, failure, rows, case),), Grade.FAIL)
+
+
+def _place(problem: Problem, row: int, column: int) -> tuple[object, ...]:
+    """Return the index into the logits of a class of a row."""
+    place = np.unravel_index(row, problem.row_shape) if problem.row_shape else ()
+    return (*place[:1], column, *place[1:])
+
+
+def _loss(case: _Case, tensor: torch.Tensor, name: str, quantity: str) -> _Outcome:
+    problem, truth = case.problem, case.truth
+    contract, labels = _contract(case, tensor, name)
     numbers = numbers_of(tensor)
     if numbers is None or tuple(tensor.shape) != problem.loss_shape:
         return _Outcome(contract, Grade.FAIL, labels=labels)
@@ -151,12 +239,12 @@ def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -
     compared = compare(numbers.reshape(-1).numpy(), flat, bounds.loss_lines(problem, truth), dtype)
     findings = list(contract)
     if compared.wrong.any():
-        looks_like = _diagnose(question, compared, dtype, "value")
+        looks_like = _diagnose(case, compared, dtype, "value")
         index = np.unravel_index(compared.worst, problem.loss_shape) if problem.loss_shape else ()
         failure = worst_failure(quantity, name, compared, index, looks_like)
         rows = compared.wrong if problem.reduction == "none" else np.ones(problem.rows, dtype=bool)
-        findings.append(_Finding(Status.WRONG_VALUE, failure, rows))
-    findings += _promise(question, compared.grade, name, "value")
+        findings.append(_Finding(Status.WRONG_VALUE, failure, rows, case))
+    findings += _promise(case, compared.grade, name, "value")
     return _Outcome(
         findings=tuple(findings),
         grade=compared.grade,
@@ -166,9 +254,9 @@ def _loss(question: _Question, tensor: torch.Tensor, name: str, quantity: str) -
     )
 
 
-def _contract(question: _Question, tensor: torch.Tensor, name: str) -> tuple[tuple[_Finding, ...], tuple[str, ...]]:
+def _contract(case: _Case, tensor: torch.Tensor, name: str) -> tuple[tuple[_Finding, ...], tuple[str, ...]]:
     """Hold the loss's shape and dtype against those of `F.cross_entropy`; return findings and labels."""
-    problem, promised = question.problem, question.declared.work.result_dtype
+    problem, promised = case.problem, case.declared.work.result_dtype
     dtype = str(tensor.dtype).removeprefix("torch.")
     findings, labels = list[_Finding](), tuple[str, ...]()
     if tuple(tensor.shape) != problem.loss_shape:
@@ -184,11 +272,11 @@ def _contract(question: _Question, tensor: torch.Tensor, name: str) -> tuple[tup
     return tuple(findings), labels
 
 
-def _gradient(question: _Question, tensor: torch.Tensor | None, quantity: str) -> _Outcome:
+def _gradient(case: _Case, tensor: torch.Tensor | None, quantity: str, name: str = "") -> _Outcome:
     """Compare a gradient block by block, so that temporaries do not grow with the number of rows."""
-    problem, truth = question.problem, question.truth
+    problem, truth = case.problem, case.truth
     values = truth.gradient if quantity == "gradient" else truth.target_gradient
-    name = "gradient" if quantity == "gradient" else "gradient of the target"
+    name = name or ("gradient" if quantity == "gradient" else "gradient of the target")
     assert values is not None
     if tensor is None:
         return _fault(Status.WRONG_GRADIENT, quantity, f"{name} is absent: the loss does not depend on it for autograd")
@@ -204,15 +292,16 @@ def _gradient(question: _Question, tensor: torch.Tensor | None, quantity: str) -
         for part in (numbers, torch.from_numpy(values.torch), torch.from_numpy(values.masked))
     )
     low_rows = None if values.low is None else classes_last(torch.from_numpy(values.low), problem).numpy()
+    got = np.where(truth.open[:, None], torch_rows, got)
     lines = bounds.gradient_lines if quantity == "gradient" else bounds.target_gradient_lines
     tally = _Tally(np.zeros(problem.rows, dtype=bool))
-    for block in blocks(problem, question.inputs):
+    for block in blocks(problem, case.inputs):
         torch_block, masked_block = torch_rows[block.where], masked_rows[block.where]
         low_block = None if low_rows is None else low_rows[block.where]
         pair = Values(torch_block, torch_block if values.masked is values.torch else masked_block, low_block)
         allowed = lines(problem, truth, block, pair.masked)
         tally = tally.add(block.where, compare(got[block.where], pair, allowed, dtype))
-    return _gradient_outcome(question, tally, quantity, name)
+    return _gradient_outcome(case, tally, quantity, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,22 +329,21 @@ class _Tally:
         )
 
 
-def _gradient_outcome(question: _Question, tally: _Tally, quantity: str, name: str) -> _Outcome:
-    problem, findings = question.problem, list[_Finding]()
+def _gradient_outcome(case: _Case, tally: _Tally, quantity: str, name: str) -> _Outcome:
+    problem, findings = case.problem, list[_Finding]()
     if tally.worst is not None:
         start, compared = tally.worst
-        looks_like = _diagnose(question, compared, problem.dtype, quantity) if tally.blocks == 1 else ""
+        looks_like = _diagnose(case, compared, problem.dtype, quantity) if tally.blocks == 1 else ""
         row, column = divmod(compared.worst, problem.num_classes)
-        place = np.unravel_index(start + row, problem.row_shape) if problem.row_shape else ()
-        failure = worst_failure(quantity, name, compared, (*place[:1], column, *place[1:]), looks_like)
-        findings.append(_Finding(Status.WRONG_GRADIENT, failure, tally.rows_at_fault))
-    findings += _promise(question, tally.grade, name, quantity)
+        failure = worst_failure(quantity, name, compared, _place(problem, start + row, column), looks_like)
+        findings.append(_Finding(Status.WRONG_GRADIENT, failure, tally.rows_at_fault, case))
+    findings += _promise(case, tally.grade, name, quantity)
     return _Outcome(tuple(findings), tally.grade, tally.ratio if tally.blocks else None, labels=tally.labels)
 
 
-def _mutation(question: _Question, changed: tuple[str, ...]) -> _Outcome:
+def _mutation(case: _Case, changed: tuple[str, ...]) -> _Outcome:
     """Refuse changed inputs; logits that are overwritten by design are labelled."""
-    allowed = question.declared.work.overwrites_input
+    allowed = case.declared.work.overwrites_input
     excused = [what for what in changed if allowed and what.startswith("logits")]
     refused = [what for what in changed if what not in excused]
     labels = (OVERWRITES_INPUT,) if excused else ()
@@ -269,40 +357,41 @@ def _fault(status: Status, quantity: str, message: str) -> _Outcome:
     return _Outcome((_Finding(status, Failure(quantity, message)),), grade=Grade.FAIL)
 
 
-def _promise(question: _Question, grade: Grade | None, name: str, quantity: str) -> tuple[_Finding, ...]:
+def _promise(case: _Case, grade: Grade | None, name: str, quantity: str) -> tuple[_Finding, ...]:
     """Return a finding where the grade passes but is worse than the author promised."""
-    promised = question.declared.min_grade
+    promised = case.declared.min_grade
     if promised is None or grade is None or grade is Grade.FAIL or grade.rank <= promised.rank:
         return ()
     message = f"{name} has grade {grade}, but grade {promised} or better is promised"
     return (_Finding(Status.IMPRECISE, Failure(quantity, message)),)
 
 
-def _explaining(question: _Question, findings: list[_Finding]) -> tuple[str, ...]:
+def _explaining(case: _Case, findings: list[_Finding]) -> tuple[str, ...]:
     """Return the declared codes that together explain every finding, or none."""
-    masks = {d.code: DEVIATIONS[d.code](question.problem, question.truth) for d in question.declared.deviations}
-    if not findings or not masks:
+    codes = [deviation.code for deviation in case.declared.deviations]
+    if not findings or not codes or not all(_explained(finding, codes) for finding in findings):
         return ()
-    union = np.logical_or.reduce(list(masks.values()))
-    if not all(_explained(question, finding, union) for finding in findings):
-        return ()
-    return tuple(code for code, rows in masks.items() if rows.any())
+    return tuple(code for code in codes if DEVIATIONS[code](case.problem, case.truth).any())
 
 
-def _explained(question: _Question, finding: _Finding, rows: Flags) -> bool:
-    if finding.rows is None:
+def _explained(finding: _Finding, codes: list[str]) -> bool:
+    if finding.rows is None or finding.case is None:
         return False
-    if finding.status is Status.WRONG_VALUE and question.problem.reduction != "none":
+    problem, truth = finding.case.problem, finding.case.truth
+    rows = np.logical_or.reduce([DEVIATIONS[code](problem, truth) for code in codes])
+    if finding.status is Status.WRONG_VALUE and problem.reduction != "none":
         return bool(rows.any())
     return bool((finding.rows <= rows).all())
 
 
-def _diagnose(question: _Question, compared: Compared, dtype: str, quantity: str) -> str:
+def _diagnose(case: _Case, compared: Compared, dtype: str, quantity: str) -> str:
+    if case.problem.elements > DIAGNOSED_ELEMENTS:
+        return ""
     return diagnosis.explain(
         diagnosis.Symptom(
-            problem=question.problem,
-            inputs=question.inputs,
-            truth=question.truth,
+            problem=case.problem,
+            inputs=case.inputs,
+            truth=case.truth,
             quantity=quantity,
             got=compared.got,
             expected=compared.expected,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from xentbench.examining import spelled
+from xentbench.inputs import another, direction
+from xentbench.parity import RETAINED, SECOND
 from xentbench.simplifying import FEW, PLAIN, shortest
 from xentbench.spec import Problem
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from xentbench.shrinking import Counterexample
-    from xentbench.spec import Description, Failure
+    from xentbench.spec import Description
 
+_OF_UPSTREAM: Final = ("gradient", "target-gradient", "repeat", "double-backward")
 _SHOWN: Final = 4
 """So many numbers of a tensor that is too large for one line."""
 _NAMES: Final = ("ignore_index", "reduction", "label_smoothing")
@@ -48,7 +51,7 @@ def line(found: Counterexample) -> str:
     parts += [f"logits {_brief(given.logits)}", f"target {_brief(given.target)}"]
     if given.weight is not None:
         parts.append(f"weight {_brief(given.weight)}")
-    if "gradient" in found.failure.quantity and bool((given.upstream != 1.0).any()):
+    if found.failure.quantity in _OF_UPSTREAM and bool((given.upstream != 1.0).any()):
         parts.append(f"upstream {_brief(given.upstream)}")
     return f"{', '.join(parts)}: {_outcome(found)}"
 
@@ -58,7 +61,7 @@ def snippet(found: Counterexample, entry: Description) -> str:
 
     Where the implementation is a file, its path is relative to the current folder, as in `examining.reproduce`.
     """
-    body = [*_tensors(found), "", *_calls(found, entry.offered)]
+    body = [*_tensors(found), *_extra(found), "", *_calls(found, entry.offered)]
     return "\n".join([*_imports(body, entry), *body]) + "\n"
 
 
@@ -137,21 +140,34 @@ def _tensors(found: Counterexample) -> Iterator[str]:
     on = "" if problem.device == "cpu" else f", device={json.dumps(problem.device)}"
     for name in ("logits", "target", "weight", "upstream"):
         tensor = getattr(given, name)
-        if tensor is None or (name == "upstream" and "upstream" not in _last(found.failure)):
+        if tensor is None or (name == "upstream" and "upstream" not in _last(found)):
             continue
         yield from _tensor(name, tensor, on)
-        layout = getattr(problem, f"{name}_layout", "contiguous")
+        strides = {"strided": "row-slice", "expanded": "expanded"}.get(problem.upstream, "contiguous")
+        layout = getattr(problem, f"{name}_layout", strides)
         if layout in _LAYOUTS and tensor.numel() and tensor.dim() > (layout == "channels-last"):
             yield f"{name} = {_LAYOUTS[layout].format(name)}"
     yield "logits.requires_grad_()"
     yield "exact = logits.detach().double().requires_grad_()"
     if problem.has_index_target:
-        yield "exact_target = target"
+        yield "exact_target = target.long()" if problem.may_raise else "exact_target = target"
     elif problem.target_grad:
         yield "target.requires_grad_()"
         yield "exact_target = target.detach().double().requires_grad_()"
     else:
         yield "exact_target = target.double()"
+
+
+def _extra(found: Counterexample) -> Iterator[str]:
+    """Yield the lines that make what only one kind of failure needs: a second call's tensors, or a direction."""
+    text, problem = _last(found), found.problem
+    if "other_logits" in text:
+        other = another(problem, found.inputs)
+        yield from _tensor("other_logits", other.logits, "")
+        yield "other_logits.requires_grad_()"
+        yield from _tensor("other_target", other.target, "")
+    if "direction" in text:
+        yield from _tensor("direction", direction(problem), "")
 
 
 def _tensor(name: str, tensor: torch.Tensor, on: str) -> Iterator[str]:
@@ -176,17 +192,21 @@ def _calls(found: Counterexample, offered: Sequence[str]) -> Iterator[str]:
     """
     options = _options(found)
     exact = {name: value.replace("weight", "weight.double()") for name, value in options.items()}
+    right = f"F.cross_entropy({_joined('exact', 'exact_target', **exact)})"
     plain = {"weight": "None", **{name: json.dumps(getattr(Problem(), name)) for name in _NAMES}}
     asked = {name: options.get(name, value) for name, value in plain.items() if name in options or name in offered}
-    yield f"truth = F.cross_entropy({_joined('exact', 'exact_target', **exact)})"
+    if not found.problem.must_raise:
+        yield f"truth = {right}"
     call = f"lambda x, y: loss({_joined('x', 'y', **asked)})"
     yield f"ask = loss({_joined(**asked)}) if isinstance(loss, type) else {call}"
-    yield from _last(found.failure).splitlines()
+    yield from _last(found).replace("RIGHT", right).splitlines()
 
 
 def _options(found: Counterexample) -> dict[str, str]:
     """Return the options that are not at their defaults, as code."""
     told = {name: getattr(found.problem, name) for name in _NAMES}
+    if found.problem.invalid == "reduction":
+        told["reduction"] = "average"
     weight = {} if found.inputs.weight is None else {"weight": "weight"}
     return weight | {name: json.dumps(v) for name, v in told.items() if v != getattr(Problem(), name)}
 
@@ -195,10 +215,18 @@ def _joined(*given: str, **named: str) -> str:
     return ", ".join([*given, *(f"{name}={value}" for name, value in named.items())])
 
 
-def _last(failure: Failure) -> str:
+def _last(found: Counterexample) -> str:
     """Return the end of the snippet: it prints the quantity at fault, by both losses."""
-    no_grad = failure.where.startswith("loss without gradients")
-    lines = _LAST.get("no-grad" if no_grad else failure.quantity, _LAST["value"])
+    failure, kind = found.failure, found.failure.quantity
+    if found.problem.must_raise:
+        kind = "refusal"
+    elif failure.where.startswith("loss without gradients"):
+        kind = "no-grad"
+    elif SECOND in failure.message:
+        kind = "second"
+    elif RETAINED in failure.message:
+        kind = "retained"
+    lines = _LAST.get(kind, _LAST["value"])
     # A message on changed inputs names them: "logits after forward".
     changed = (name for name in ("logits", "target", "weight") if f"{name} after" in failure.message)
     return lines.replace("ARGUMENT", next(changed, "logits"))
@@ -221,6 +249,39 @@ with torch.no_grad():
     "repeat": """\
 ask(logits, target)
 print("expected", truth.tolist(), "got", ask(logits, target).tolist())
+""",
+    "second": """\
+kept = ask(logits, target)
+exact, exact_target = other_logits.detach().double().requires_grad_(), other_target
+exact_target = exact_target.double() if exact_target.is_floating_point() else exact_target
+truth = RIGHT
+truth.backward(upstream.double())
+got = ask(other_logits, other_target)
+if got.requires_grad:
+    got.backward(upstream.to(got.dtype))
+came = None if other_logits.grad is None else other_logits.grad.tolist()
+print("expected", [truth.tolist(), exact.grad.tolist()], "got", [got.tolist(), came])
+""",
+    "retained": """\
+got = ask(logits, target)
+for _ in range(2):
+    (expected,) = torch.autograd.grad(truth, exact, upstream.double(), retain_graph=True)
+    (came,) = torch.autograd.grad(got, logits, upstream.to(got.dtype), retain_graph=True)
+print("expected", expected.tolist(), "got", came.tolist())
+""",
+    "double-backward": """\
+def product(loss, x):
+    weight_of_loss = upstream.to(loss.dtype).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss, x, weight_of_loss, create_graph=True)
+    (second,) = torch.autograd.grad(gradient, x, direction.to(x.dtype), allow_unused=True)
+    return 0.0 if second is None else second.tolist()
+print("expected", product(truth, exact), "got", product(ask(logits, target), logits))
+""",
+    "refusal": """\
+try:
+    print("expected", RIGHT.tolist())
+except Exception as error:
+    print("expected", repr(error), "got", ask(logits, target).tolist())
 """,
     "gradient": _GRADIENT
     + """\

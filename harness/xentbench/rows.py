@@ -48,7 +48,7 @@ class Block:
         weight: `(C,)` class weights, ones where there are none.
         labels: `(rows,)` class indices, 0 where ignored, None for probabilities.
         valid: `(rows,)` whether the row counts.
-        infinite: `(rows,)` whether the row's maximum is +inf.
+        infinite: `(rows,)` whether the row's maximum is +inf or -inf: masked kernels find an infinite loss there.
     """
 
     where: slice
@@ -121,6 +121,12 @@ class Rows:
     target_logits: Array
     loss: Array
     valid: Array
+
+
+def labels_of(inputs: Inputs) -> npt.NDArray[np.int64]:
+    """Return class indices of any dtype as int64 `(rows,)`."""
+    labels: npt.NDArray[np.int64] = inputs.target.detach().cpu().reshape(-1).to(torch.int64).numpy()
+    return labels
 
 
 def classes_last(tensor: torch.Tensor, problem: Problem) -> torch.Tensor:
@@ -223,7 +229,7 @@ def _block(problem: Problem, where: slice, logits: Array, target: torch.Tensor, 
         weight=weight,
         labels=labels,
         valid=valid,
-        infinite=largest == np.inf,
+        infinite=np.isinf(largest),
     )
 
 

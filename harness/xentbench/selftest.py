@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.nn import functional
 
-from xentbench import environment, inputs, oracle, panel, parity, statistics, timing
+from xentbench import environment, panel, statistics, timing
 from xentbench.crews import Crew
+from xentbench.examining import examine_here
+from xentbench.posing import Questions
 from xentbench.registry import object_source
 from xentbench.spec import Comparison, Description, Implementation, Phase, Problem
 from xentbench.timing import Budget, Lane
-from xentbench.worker import calls
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
@@ -117,14 +118,8 @@ def judge(seed: int) -> list[Scored]:
 def _failures(name: str, loss: Loss, problems: list[Problem], seed: int) -> int:
     entry = Implementation(name="planted", function=loss)
     declared = Description(name, object_source("torch.nn.functional:cross_entropy"), "selftest")
-    failed = 0
-    for problem in problems:
-        if calls.refusal(entry, problem):
-            continue
-        given = inputs.make(problem, seed)
-        answers = calls.answer(calls.bind(entry, problem, given.weight), problem, given)
-        failed += parity.judge(problem, oracle.solve(problem, given), given, answers, declared).is_wrong
-    return failed
+    questions = Questions(seed, {})
+    return sum(examine_here(entry, declared, questions(problem)).is_wrong for problem in problems)
 
 
 def clock(seed: int) -> list[Scored]:

@@ -55,7 +55,7 @@ class Case:
             **_FREE,
             weight=weight,
             weight_layout="contiguous" if weight == "none" else problem.weight_layout,
-            upstream="expanded" if problem.upstream == "expanded" else "random",
+            upstream="random" if problem.upstream == "one" else problem.upstream,
             ignored=0.0 if math.isnan(ignored) else ignored,
         )
         return cls(plain, tensors.place(plain, inputs))

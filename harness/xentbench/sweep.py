@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from xentbench import environment, limits, timing
 from xentbench.crews import Crew, Examinee, Purse
-from xentbench.examining import Examined, Questions, reproduce
+from xentbench.examining import Examined, reproduce
 from xentbench.planning import cell_limit_s, weight
+from xentbench.posing import Questions
 from xentbench.spec import Description, Phase, Problem, Status
 from xentbench.timing import Budget, Lane, Measured
 from xentbench.workers import WARM_HEAP, WorkerError, build_caches, stoppable

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 DEFAULT_IGNORE_INDEX: Final = -100
 DTYPE_BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 UNIT_ROUNDOFF: Final = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
-FAMILIES: Final = ("normal", "peaked", "uniform", "equal", "wide", "masked")
+FAMILIES: Final = ("normal", "peaked", "uniform", "equal", "wide", "masked", "leading-masked", "special")
 """Synthetic families of logits; any other name means recorded ones."""
 LAYOUTS: Final = ("contiguous", "transposed", "column-slice", "row-slice", "expanded", "channels-last", "offset")
+LABEL_DTYPES: Final = ("int64", "int32", "int16", "uint8", "float32")
+INVALID: Final = ("none", "label-high", "label-low", "weight-short", "weight-long", "reduction")
 
 _LARGEST: Final = 2**62
 _KEY = "key"
@@ -44,14 +46,16 @@ class Problem:
     dims: tuple[int, ...] = _axis((), "dims", "sizes after the class axis, e.g. 4x5")
     dtype: str = _axis("float32", "dtype", "dtype of the logits", tuple(DTYPE_BYTES))
     device: str = _axis("cpu", "device", "device that holds the tensors, e.g. cpu, cuda, cuda:1")
-    logits: str = _axis(
-        "normal", "logits", "family of logits (normal, peaked, uniform, equal, wide, masked) or recorded NAME[@SHA]"
-    )
+    logits: str = _axis("normal", "logits", f"family of logits ({', '.join(FAMILIES)}) or recorded NAME[@SHA]")
     scale: float = _axis(1.0, "scale", "factor on the logits")
     offset: float = _axis(0.0, "offset", "common offset added to the logits")
     labels: str = _axis(
         "uniform", "labels", "distribution of the labels", ("uniform", "zipf", "likely", "unlikely", "edges")
     )
+    label_dtype: str = _axis(
+        "int64", "label-dtype", "dtype of class indices; F.cross_entropy raises for most but int64", LABEL_DTYPES
+    )
+    invalid: str = _axis("none", "invalid", "argument that must be refused by an exception", INVALID)
     target: str = _axis(
         "index",
         "target",
@@ -69,10 +73,11 @@ class Problem:
     ignored: float = _axis(0.0, "ignored", "share of rows whose target is ignore_index, 0 to 1")
     label_smoothing: float = _axis(0.0, "label-smoothing", "label smoothing, 0 to 1")
     reduction: str = _axis("mean", "reduction", "reduction of the loss", ("mean", "sum", "none"))
-    upstream: str = _axis("random", "upstream", "upstream gradient", ("random", "one", "expanded"))
+    upstream: str = _axis("random", "upstream", "upstream gradient", ("random", "one", "expanded", "strided"))
     logits_layout: str = _axis("contiguous", "logits-layout", "memory layout of the logits", LAYOUTS)
     target_layout: str = _axis("contiguous", "target-layout", "memory layout of the target", LAYOUTS)
     weight_layout: str = _axis("contiguous", "weight-layout", "memory layout of the class weights", LAYOUTS)
+    mode: str = _axis("all", "mode", "grad modes that are asked", ("all", "grad", "no-grad"))
     seed: int = _axis(0, "seed", "which instance of this problem")
     contract: str = _axis(CROSS_ENTROPY.name, "contract", "which loss", (CROSS_ENTROPY.name,))
 
@@ -114,6 +119,12 @@ class Problem:
             raise UsageError(msg)
         if self.dims and self.batch_size is None:
             msg = f"dims {self.dims} need a batch size: logits are (C,), (N, C) or (N, C, d1, …)"
+            raise UsageError(msg)
+        if self.invalid.startswith("label") and not (self.has_index_target and self.rows):
+            msg = f"invalid {self.invalid!r} needs class indices and at least one row, got target {self.target!r}"
+            raise UsageError(msg)
+        if self.may_raise and self.ignores:
+            msg = f"label-dtype {self.label_dtype!r} goes without ignored rows: their value may not fit into it"
             raise UsageError(msg)
         if self.weight == "recorded" and not self.recorded:
             msg = f"weight 'recorded' needs recorded logits, got the family {self.logits!r}: choose another weight"
@@ -193,6 +204,16 @@ class Problem:
         """Whether any target may be ignored: some are drawn as ignored, or the value ignored is a class."""
         chosen = self.ignore_index != DEFAULT_IGNORE_INDEX
         return self.has_index_target and (self.ignored > 0 or chosen)
+
+    @property
+    def must_raise(self) -> bool:
+        """Whether `F.cross_entropy` refuses it by an exception, and everybody should."""
+        return self.invalid != "none"
+
+    @property
+    def may_raise(self) -> bool:
+        """Whether an exception is as good as the right answer: class indices of another dtype than int64."""
+        return self.has_index_target and self.label_dtype != "int64"
 
     @property
     def is_plain(self) -> bool:

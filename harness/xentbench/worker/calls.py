@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from xentbench.inputs import Answers, Inputs
+from xentbench.inputs import Answers, Inputs, another, asks_more, direction
 from xentbench.spec import CROSS_ENTROPY, DTYPE_BYTES, Implementation, Phase, Problem
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
+REFUSALS: Final = (RuntimeError, NotImplementedError)
+"""What autograd, and a careful backward, raise where a graph cannot be gone through again or has no derivative."""
 
 
 class WrongTypeError(Exception):
@@ -36,7 +38,7 @@ def options_of(problem: Problem, weight: torch.Tensor | None) -> dict[str, Any]:
     return {
         "weight": weight,
         "ignore_index": problem.ignore_index,
-        "reduction": problem.reduction,
+        "reduction": "average" if problem.invalid == "reduction" else problem.reduction,
         "label_smoothing": problem.label_smoothing,
     }
 
@@ -58,8 +60,10 @@ def exercised(problem: Problem) -> dict[str, Any]:
     """Return the options that the problem makes a difference of, with their values as people write them."""
     return {
         **({} if problem.weight == "none" else {"weight": problem.weight}),
+        **({"weight": problem.invalid} if problem.invalid.startswith("weight") else {}),
         **({"ignore_index": problem.ignore_index} if problem.ignores else {}),
         **({} if problem.reduction == "mean" else {"reduction": problem.reduction}),
+        **({"reduction": "average"} if problem.invalid == "reduction" else {}),
         **({"label_smoothing": problem.label_smoothing} if problem.label_smoothing else {}),
     }
 
@@ -100,23 +104,30 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
 
     Args:
         loss: what `bind` returned.
-        problem: says which arguments require a gradient.
+        problem: says which arguments require a gradient, and which grad modes are asked.
         inputs: tensors in the problem's layouts.
     """
+    if problem.mode == "no-grad":
+        with torch.no_grad():
+            result = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), inputs.logits)
+        return Answers(loss=result, loss_no_grad=result, loss_again=result, gradient=None, target_gradient=None)
     logits, target = fresh(problem, inputs, Phase.FORWARD_BACKWARD)
     before = _snapshot(logits, target, inputs.weight)
     changed: list[str] = []
     result = _checked(loss(logits, target), logits)
     changed += _changes(before, logits, target, inputs.weight, moment="forward")
+    # The second call comes between the first one's forward and backward: state kept outside the graph is overwritten.
+    second = _second(loss, problem, inputs) if asks_more(problem) else {}
     gradient = target_gradient = None
-    # A loss of another shape is the judge's to name; its backward would only raise about the upstream gradient's.
-    if result.requires_grad and result.shape == inputs.upstream.shape:
-        result.backward(inputs.upstream.to(result.dtype))  # type: ignore[no-untyped-call]
+    if _backward(result, inputs):
         gradient, target_gradient = logits.grad, target.grad
         changed += _changes(before, logits, target, inputs.weight, moment="backward")
     again = _checked(loss(*fresh(problem, inputs, Phase.FORWARD)), logits)
-    with torch.no_grad():
-        no_grad = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), logits)
+    no_grad = again
+    if problem.mode == "all":
+        with torch.no_grad():
+            no_grad = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), logits)
+    more = _more(loss, problem, inputs) if asks_more(problem) and problem.mode == "all" else {}
     return Answers(
         loss=result.detach(),
         loss_no_grad=no_grad.detach(),
@@ -124,7 +135,70 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
         gradient=gradient,
         target_gradient=target_gradient,
         changed=tuple(changed),
+        **second,
+        **more,
     )
+
+
+def _second(loss: Loss, problem: Problem, inputs: Inputs) -> dict[str, Any]:
+    """Call with other values of the same shapes, forward and backward."""
+    other = another(problem, inputs)
+    logits, target = fresh(problem, other, Phase.FORWARD_BACKWARD)
+    result = _checked(loss(logits, target), logits)
+    answers = {"second_loss": result.detach()}
+    if _backward(result, other) and logits.grad is not None:
+        answers["second_gradient"] = logits.grad
+    return answers
+
+
+def _backward(result: torch.Tensor, inputs: Inputs) -> bool:
+    """Send the upstream gradient back and return whether that was possible.
+
+    A loss of another shape is the judge's to name; its backward would only raise about the upstream gradient's.
+    """
+    if not result.requires_grad or result.shape != inputs.upstream.shape:
+        return False
+    result.backward(inputs.upstream.to(result.dtype))  # type: ignore[no-untyped-call]
+    return True
+
+
+def _more(loss: Loss, problem: Problem, inputs: Inputs) -> dict[str, Any]:
+    """Go back twice through one graph, and once through the backward; raising is a refusal, which is noted."""
+    answers: dict[str, Any] = {}
+    notes: list[str] = []
+    logits, target = fresh(problem, inputs, Phase.FORWARD)
+    result = loss(logits, target)
+    if not result.requires_grad or result.shape != inputs.upstream.shape:
+        return {}
+    upstream = inputs.upstream.to(result.dtype)
+    try:
+        torch.autograd.grad(result, logits, upstream, retain_graph=True, allow_unused=True)
+        answers["gradient_again"] = torch.autograd.grad(result, logits, upstream, allow_unused=True)[0]
+    except REFUSALS:
+        notes.append("backward-once")
+    if problem.dtype in ("float64", "float32"):
+        try:
+            answers["hessian_product"] = hessian_product(loss, problem, inputs)
+        except REFUSALS:
+            notes.append("no-double-backward")
+    return {**{name: tensor for name, tensor in answers.items() if tensor is not None}, "notes": tuple(notes)}
+
+
+def hessian_product(loss: Loss, problem: Problem, inputs: Inputs) -> torch.Tensor:
+    """Return the second derivative of the upstream-weighted loss times `inputs.direction`, as autograd gives it.
+
+    The upstream gradient requires a gradient too, so that a backward without a graph of its own cannot pass unseen: it
+    has to raise, or its derivative with respect to the logits counts as zero.
+
+    Raises:
+        RuntimeError: there is no second derivative, and it says so.
+    """
+    logits, target = fresh(problem, inputs, Phase.FORWARD)
+    result = loss(logits, target)
+    upstream = inputs.upstream.to(result.dtype).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(result, logits, upstream, create_graph=True)
+    (product,) = torch.autograd.grad(gradient, logits, direction(problem), allow_unused=True)
+    return torch.zeros_like(logits) if product is None else product
 
 
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from xentbench.inputs import Inputs, Stream
+from xentbench.drawing import Stream
 from xentbench.spec import Phase, Problem
 from xentbench.worker.calls import fresh
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from xentbench.inputs import Inputs
     from xentbench.worker.calls import Loss
     from xentbench.worker.clock import Clock
 

@@ -99,8 +99,8 @@ class Session:
         bound, problem, inputs = self._ready()
         answers = calls.answer(bound, problem, inputs)
         named = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
-        changed = named.pop("changed")
-        return {"changed": list(changed)}, {name: tensor for name, tensor in named.items() if tensor is not None}
+        told = {name: list(named.pop(name)) for name in ("changed", "notes")}
+        return told, {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Measure the peak bytes of a phase twice; the second counts, the first pays for lazy set-up."""
