@@ -12,6 +12,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 # One committed file of versions for all sessions; it alone pins torch.
 CONSTRAINTS = ("--constraint", "constraints.txt")
+# For pass or fail, and for regression.
+PARITY = (("--found", "results/baselines/found.json"), ("--baseline", "results/baselines/parity.json"))
 
 
 def install(session: nox.Session, *targets: str, group: str | None = None) -> None:
@@ -36,9 +38,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """Judge values and gradients of every implementation on the panel."""
+    """Judge every implementation at a fresh seed, then hold it against the baseline; `-- NAME` judges as you ask."""
     install(session, "-e", ".[workloads]")
-    session.run("xentbench", "parity", *session.posargs)
+    asked = (session.posargs,) if session.posargs else PARITY
+    for arguments in asked:
+        session.run("xentbench", "parity", *arguments)
 
 
 @nox.session(name="pytest-bench")

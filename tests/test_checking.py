@@ -29,7 +29,8 @@ def test_grades_are_the_worst_and_the_worst_of_each_dtype():
     seen = concluded({ONE: right(Grade.A), TWO: right(Grade.C)})
     assert (seen.verdict, seen.grade, seen.checks) == ("pass", Grade.C, 10)
     assert seen.grades == {"float32": Grade.A, "bfloat16": Grade.C}
-    assert (seen.bound_ratio, seen.error_ulp) == (0.2, 1.0)
+    assert seen.dtypes["float32"] == checking.Accuracy(5, Grade.A, 0.2, 1.0)
+    assert (seen.record()["bound_ratio"], seen.record()["error_ulp"]) == (0.2, 1.0)
 
 
 def test_one_wrong_answer_fails_and_tells_how_to_ask_again():
@@ -64,6 +65,7 @@ def test_what_is_refused_is_shown_and_never_passed():
     refused = Examined(Verdict(Status.UNSUPPORTED, reason="does not offer weight"))
     seen = concluded({ONE: right(), TWO: refused})
     assert (seen.verdict, dict(seen.refused)) == ("pass", {TWO.key: "does not offer weight"})
+    assert list(seen.not_offered) == []
     assert concluded({TWO: refused}).verdict == "unsupported"
     assert concluded({}, refusals={ONE.key: "two classes only"}).verdict == "unsupported"
 

@@ -76,7 +76,7 @@ def test_the_kept_bug_is_cross_entropy_negated_and_undecorated():
 def test_the_kept_bugs_counter_example_is_a_snippet_that_needs_its_file_and_torch_alone(tmp_path: Path):
     out, alone = tmp_path / "parity.json", tmp_path / "alone"
     asked = "from xentbench.cli import main; main()", "parity", "examples/tutorial_bug.py:custom_cross_entropy"
-    command = [sys.executable, "-c", *asked, "--panel", "quick", "--json", str(out)]
+    command = [sys.executable, "-c", *asked, "--grid", "quick", "--json", str(out)]
     done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     failure = json.loads(out.read_text())["implementations"]["custom_cross_entropy"]["failures"][0]

@@ -17,6 +17,7 @@ LAYERS = [
     *("worker", "workers", "registry"),
     *(
         "examining",
+        "offers",
         "simplifying",
         "shrinking",
         "reproducing",
@@ -25,10 +26,12 @@ LAYERS = [
         "planning",
         "sweep",
         "checking",
+        "baseline",
+        "found",
         "compare",
         "selftest",
     ),
-    *("report", "console", "showing", "options", "running", "cli"),
+    *("report", "console", "options", "judging", "showing", "running", "cli"),
 ]
 WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 

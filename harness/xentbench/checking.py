@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import panel, reproducing
+from xentbench import offers, panel, reproducing
 from xentbench.crews import Examinee
 from xentbench.examining import Examined, reproduce
 from xentbench.posing import Question, Questions
 from xentbench.shrinking import Budget, Counterexample, shrink
-from xentbench.spec import Description, Grade, Phase, Problem, Status, Verdict
+from xentbench.spec import DTYPE_BYTES, Description, Grade, Phase, Problem, Status, Verdict
 from xentbench.workers import stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xentbench.inputs import Inputs, Recorded
     from xentbench.sweep import Watch
@@ -35,6 +35,27 @@ Shrunk = dict[tuple[str, str], Counterexample]
 
 
 @dataclass(frozen=True, slots=True)
+class Accuracy:
+    """What the judge says of one implementation's answers in one dtype.
+
+    Attributes:
+        checks: quantities compared.
+        grade: the worst; None where nothing could be graded, or a declared deviation explains all that is wrong.
+        bound_ratio: largest error in units of the bound.
+        error_ulp: largest error of the loss in units in the last place.
+    """
+
+    checks: int
+    grade: Grade | None = None
+    bound_ratio: float | None = None
+    error_ulp: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What the judge says of one implementation over all problems that it was asked.
 
@@ -42,28 +63,37 @@ class Checked:
         entry: the implementation.
         verdict: pass, fail, error (it could not be loaded or asked) or unsupported (it refuses every problem).
         status: the first status that is wrong, else `passed` or `unsupported`.
-        grade: the worst.
-        grades: the worst for each dtype.
+        dtypes: how accurate it is in each dtype that it answered.
         labels: what is honest but must be known; a declared deviation that occurred is one.
-        checks: quantities compared.
         failures: problem, quantity, message and the command that reproduces it; the first of each quantity also has the
             smallest counter-example, in one line and as a snippet of code (empty for the others).
         refused: problem key -> reason.
-        bound_ratio: largest error in units of the bound.
-        error_ulp: largest error of the loss in units in the last place.
+        not_offered: option of `F.cross_entropy` that it refuses -> reason.
     """
 
     entry: Description
     verdict: str
     status: Status
-    grade: Grade | None = None
-    grades: Mapping[str, Grade] = field(default_factory=dict)
+    dtypes: Mapping[str, Accuracy] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    checks: int = 0
     failures: tuple[Mapping[str, str], ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
-    bound_ratio: float | None = None
-    error_ulp: float | None = None
+    not_offered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def grade(self) -> Grade | None:
+        """The worst grade of all dtypes."""
+        return Grade.worst(self.grades.values())
+
+    @property
+    def grades(self) -> dict[str, Grade]:
+        """The worst grade of each dtype that has one."""
+        return {dtype: accuracy.grade for dtype, accuracy in self.dtypes.items() if accuracy.grade}
+
+    @property
+    def checks(self) -> int:
+        """Quantities compared, in all dtypes."""
+        return sum(accuracy.checks for accuracy in self.dtypes.values())
 
     def record(self) -> dict[str, Any]:
         """Return the entry of `parity --json`."""
@@ -71,13 +101,15 @@ class Checked:
             "verdict": self.verdict,
             "status": self.status,
             "grade": self.grade,
-            "grades": dict(self.grades),
+            "grades": self.grades,
+            "dtypes": {dtype: accuracy.record() for dtype, accuracy in self.dtypes.items()},
             "labels": list(self.labels),
             "checks": self.checks,
             "failures": [dict(failure) for failure in self.failures],
             "refused": dict(self.refused),
-            "bound_ratio": self.bound_ratio,
-            "error_ulp": self.error_ulp,
+            "not_offered": dict(self.not_offered),
+            "bound_ratio": _largest(accuracy.bound_ratio for accuracy in self.dtypes.values()),
+            "error_ulp": _largest(accuracy.error_ulp for accuracy in self.dtypes.values()),
         }
 
 
@@ -169,8 +201,9 @@ def conclude(
     verdicts = {problem: examined.verdict for problem, examined in seen.items()}
     refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
     answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
+    not_offered = offers.refused(answered, refused)
     if not answered:
-        return Checked(entry, "unsupported", Status.UNSUPPORTED, refused=refused)
+        return Checked(entry, "unsupported", Status.UNSUPPORTED, refused=refused, not_offered=not_offered)
     wrong = {problem: verdict for problem, verdict in answered.items() if verdict.is_wrong}
     failures = [
         {
@@ -187,27 +220,37 @@ def conclude(
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]
-    honest = {p: v for p, v in answered.items() if not v.deviations}
     labels = [label for verdict in answered.values() for label in verdict.labels]
     return Checked(
         entry,
         verdict="fail" if failures or wrong else "pass",
         status=next((v.status for v in wrong.values()), Status.PASSED),
-        grade=Grade.worst(v.grade for v in honest.values() if v.grade),
-        grades=_by_dtype(honest),
+        dtypes=_by_dtype(answered),
         labels=tuple(dict.fromkeys([*labels, *(f"declared-deviation:{code}" for code in sorted(occurred))])),
-        checks=sum(verdict.checks for verdict in answered.values()),
         failures=tuple(failures),
         refused=refused,
-        bound_ratio=max((v.bound_ratio for v in honest.values() if v.bound_ratio is not None), default=None),
-        error_ulp=max((v.error_ulp for v in honest.values() if v.error_ulp is not None), default=None),
+        not_offered=not_offered,
     )
 
 
-def _by_dtype(verdicts: Mapping[Problem, Any]) -> dict[str, Grade]:
-    dtypes = dict.fromkeys(problem.dtype for problem in verdicts)
-    worst = {t: Grade.worst(v.grade for p, v in verdicts.items() if p.dtype == t and v.grade) for t in dtypes}
-    return {dtype: grade for dtype, grade in worst.items() if grade}
+def _by_dtype(answered: Mapping[Problem, Verdict]) -> dict[str, Accuracy]:
+    """Sum up each dtype; what a declared deviation explains is counted, and graded by nobody."""
+    verdicts = {dtype: [v for p, v in answered.items() if p.dtype == dtype] for dtype in DTYPE_BYTES}
+    return {dtype: _accuracy(seen) for dtype, seen in verdicts.items() if seen}
+
+
+def _accuracy(verdicts: Sequence[Verdict]) -> Accuracy:
+    honest = [verdict for verdict in verdicts if not verdict.deviations]
+    return Accuracy(
+        checks=sum(verdict.checks for verdict in verdicts),
+        grade=Grade.worst(verdict.grade for verdict in honest if verdict.grade),
+        bound_ratio=_largest(verdict.bound_ratio for verdict in honest),
+        error_ulp=_largest(verdict.error_ulp for verdict in honest),
+    )
+
+
+def _largest(numbers: Iterable[float | None]) -> float | None:
+    return max((number for number in numbers if number is not None), default=None)
 
 
 def _stale(code: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from xentbench import options
-from xentbench.spec import CROSS_ENTROPY, EnvironmentMismatchError, UsageError
+from xentbench.spec import EnvironmentMismatchError, UsageError
 
 STDOUT = "-"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -56,8 +56,11 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
 
 @cli.command()
 @options.implementation_options
-@options.problem_options
-@click.option("--panel", "panel_name", default="full", show_default=True, help="Problems of the judge: quick or full.")
+@options.problem_options(options.JUDGED)
+@click.option("--require-option", "required", multiple=True, help="Fail whoever does not offer NAME[,NAME].")
+@click.option("--baseline", type=click.Path(), help="Judge what FILE lists, at its seed; fail what became worse.")
+@click.option("--write-baseline", type=click.Path(), help="Write such a FILE, where everything is right.")
+@click.option("--found", type=click.Path(), help="Ask again what FILE holds, and add to it what fails now.")
 @options.seed_option
 @options.json_option
 def parity(
@@ -65,39 +68,31 @@ def parity(
     globs: tuple[str, ...],
     plugins: tuple[str, ...],
     asked: dict[str, Any],
-    panel_name: str,
-    seed: int | None,
-    json_file: str | None,
+    **how: Any,  # noqa: ANN401 - click's options
 ) -> int:
     """Judge values and gradients of NAMES: registry names or globs, FILE.py:NAME, package.module:NAME.
 
     \b
     Example: xentbench parity my_loss.py:cross_entropy
-             xentbench parity 'compiled-*' --problem N=8,C=10,dtype=bfloat16
+             xentbench parity 'nll-*' --grid quick --require-option weight,ignore_index
+             xentbench parity --baseline results/baselines/parity.json
     """  # noqa: D301
-    from xentbench import checking, console, panel, planning, showing
+    from xentbench import judging, showing
 
-    options.check_json(json_file)
-    whole = not any(asked.values())
-    posed = planning.pose(panel.panel(panel_name) if whole else options.wanted(asked, "smoke"), asked["logits_file"])
-    asked_now = [problem for problem in posed.problems if problem.key not in posed.skipped]
-    keys = [problem.key for problem in (*asked_now, *panel.panel("compiled"))]
-    entries = options.chosen(names, globs, plugins, keys)
-    seed = options.fresh_seed(seed)
-    with console.progressing(console.errors()) as watch:
-        checked = checking.check(entries, asked_now, posed.recorded, seed, watch, whole_panel=whole)
-    if json_file != STDOUT:
-        showing.checked(checked, posed, seed)
-    record = {entry.entry.name: entry.record() for entry in checked}
-    options.write_json(
-        json_file, {"contract": CROSS_ENTROPY.name, "panel": panel.PANEL, "seed": seed, "implementations": record}
-    )
-    return WRONG if any(entry.verdict in ("fail", "error") for entry in checked) else OK
+    options.check_json(how["json_file"])
+    wanted = judging.read(names, globs, plugins, asked, how)
+    if wanted.outdated:
+        return _complain(wanted.outdated, WRONG)
+    judged = judging.judge(wanted)
+    if how["json_file"] != STDOUT:
+        showing.judged(judged)
+    options.write_json(how["json_file"], judged.record())
+    return WRONG if judged.is_wrong else OK
 
 
 @cli.command()
 @options.implementation_options
-@options.problem_options
+@options.problem_options()
 @click.option("--quick", "preset", flag_value="quick", help="Smoke grid, one worker each, at most 2.5 minutes.")
 @click.option("--full", "preset", flag_value="full", help="Five workers each, at most an hour.")
 @click.option("--phase", "phase_names", multiple=True, help="Phase to time; repeatable. [default: all four]")
@@ -173,7 +168,7 @@ def report(run: str, output: str | None, results: str, json_file: str | None) ->
 @cli.command()
 @click.argument("first")
 @click.argument("second")
-@options.problem_options
+@options.problem_options()
 @click.option("--phase", "phase_names", multiple=True, help="Phase to compare; repeatable. [default: all four]")
 @click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True, help="Processes that measure.")
 @click.option("--inconclusive", type=click.Choice(["fail", "pass"]), default="fail", show_default=True)

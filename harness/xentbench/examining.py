@@ -44,7 +44,7 @@ def examine(
     have compiled them all by then. Without phases nothing is called, as parity does for those that do not compile.
     """
     setup_s = None
-    record = {"problem": question.problem.key, "seed": question.seed, "phases": list(Phase) if phases else []}
+    record = {"problem": question.problem.key, "seed": question.seed, "phases": _called(question.problem) if phases else []}
     try:
         reply, _ = worker.ask("set-up", record, question.tensors())
         setup_s = float(reply["setup_s"])
@@ -57,6 +57,12 @@ def examine(
         message = f"its answer is not understood: {type(error).__name__} {error}"
         return Examined(_not_answered(WorkerError(Status.FORGED, message)), setup_s)
     return Examined(verdict, setup_s, peaks)
+
+
+def _called(problem: Problem) -> list[Phase]:
+    """Return the phases that between them have every graph compiled that the problem's grad modes need."""
+    few = {"grad": [Phase.FORWARD_BACKWARD], "no-grad": [Phase.FORWARD_NO_GRAD]}
+    return few.get(problem.mode, list(Phase))
 
 
 def examine_here(entry: Implementation, declared: Description, question: Question) -> Verdict:

@@ -8,12 +8,13 @@ import math
 import re
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xentbench import problems, spec
+from xentbench import panel, problems, spec
 from xentbench.files import write_atomically
 from xentbench.spec import Phase, Problem, UsageError, nearest
 
@@ -22,14 +23,28 @@ if TYPE_CHECKING:
 
     from xentbench.spec import Description, Source
 
+    Grids = Mapping[str, Callable[[], tuple[Problem, ...]]]
+
 _NAMES: Final = {"batch_size": "batch-size", "num_classes": "num-classes", "logits": "logits-family"}
 """Option names where they are not the axis's key."""
 _SIZES: Final = ("batch_size", "num_classes")
 _UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
+JUDGED: Final[Grids] = {
+    "quick": functools.partial(panel.panel, "quick"),
+    "full": functools.partial(panel.panel, "full"),
+    **problems.GRIDS,
+}
+"""Grids of `parity`: the judge's panels besides those that are timed."""
+
+
+def problem_options(grids: Grids = problems.GRIDS) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add `--grid`, `--problem`, `--logits` and a repeatable option for every axis; all are passed as `asked`."""
+    return functools.partial(_problem_options, grids)
+
+
+def _problem_options(grids: Grids, command: Callable[..., Any]) -> Callable[..., Any]:
     axes = {name: rest for name, rest in spec.problem_axes().items() if name not in ("contract", "seed")}
 
     @functools.wraps(command)
@@ -43,7 +58,7 @@ def problem_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--logits", "logits_file", type=click.Path(), help="Your own logits: a .safetensors file."),
         click.option("--problem", multiple=True, help="One problem by its key; repeatable."),
-        click.option("--grid", multiple=True, help=f"Named grid; repeatable. [{'|'.join(problems.GRIDS)}]"),
+        click.option("--grid", multiple=True, help=f"Named grid; repeatable. [{'|'.join(grids)}]"),
     ):
         collected = option(collected)
     return collected
@@ -67,8 +82,13 @@ results_option = click.option(
 )
 
 
-def wanted(asked: Mapping[str, Any], default_grid: str) -> tuple[Problem, ...]:
+def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.GRIDS) -> tuple[Problem, ...]:
     """Return the problems that the options describe: grids, problems by key, or the product of the axes.
+
+    Args:
+        asked: what `problem_options` passed.
+        default_grid: where no problem is named.
+        grids: that may be named.
 
     Raises:
         UsageError: an unknown grid or axis value, or sizes together with a grid.
@@ -80,12 +100,12 @@ def wanted(asked: Mapping[str, Any], default_grid: str) -> tuple[Problem, ...]:
         msg = "--batch-size and --num-classes make a sweep of their own: give them without --grid and --logits"
         raise UsageError(msg)
     chosen = [Problem.parse(key) for key in asked["problem"]]
-    chosen += [problem for name in asked["grid"] for problem in problems.grid(name)]
+    chosen += [problem for name in asked["grid"] for problem in problems.grid(name, grids)]
     if asked["logits_file"]:
         chosen.append(Problem(logits="file"))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
-    return problems.product(chosen or problems.grid(default_grid), given)
+    return problems.product(chosen or problems.grid(default_grid, grids), given)
 
 
 def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:
@@ -157,6 +177,20 @@ def check_json(path: str | None) -> None:
     except OSError as error:
         msg = f"--json expected a file that can be written, got {path!r}: {error.strerror}"
         raise UsageError(msg) from None
+
+
+def replaceable(path: str, option: str) -> Path:
+    """Return the file, which is to be replaced at the end; raises UsageError where its folder cannot be written."""
+    file = Path(path)
+    try:
+        with tempfile.TemporaryFile(dir=file.resolve().parent):
+            reason = "it is a folder" if file.is_dir() else ""
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        msg = f"{option} expected a file that can be written, got {path!r}: {reason}"
+        raise UsageError(msg)
+    return file
 
 
 def write_json(path: str | None, record: Mapping[str, Any]) -> None:

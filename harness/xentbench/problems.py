@@ -43,16 +43,16 @@ GRIDS: Final[Mapping[str, Callable[[], tuple[Problem, ...]]]] = {
 }
 
 
-def grid(name: str) -> tuple[Problem, ...]:
+def grid(name: str, grids: Mapping[str, Callable[[], tuple[Problem, ...]]] = GRIDS) -> tuple[Problem, ...]:
     """Return the problems of a named grid.
 
     Raises:
         UsageError: no grid of that name.
     """
-    if name not in GRIDS:
-        msg = f"grid {name!r} is unknown: {nearest(name, GRIDS)}"
+    if name not in grids:
+        msg = f"grid {name!r} is unknown: {nearest(name, grids)}"
         raise UsageError(msg)
-    return GRIDS[name]()
+    return grids[name]()
 
 
 def product(base: Iterable[Problem], axes: Mapping[str, Sequence[Any]]) -> tuple[Problem, ...]:

@@ -11,15 +11,16 @@ from rich.table import Table
 
 from xentbench import environment
 from xentbench.console import errors, printable
-from xentbench.spec import DTYPE_BYTES, Outcome
+from xentbench.spec import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from xentbench.checking import Checked
     from xentbench.compare import Difference
-    from xentbench.planning import Plan, Posed
+    from xentbench.judging import Judged
+    from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.selftest import Scored
     from xentbench.spec import Description
@@ -51,35 +52,55 @@ def listed(entry: Description) -> dict[str, Any]:
     return {"name": entry.name, "origin": entry.origin, "status": entry.status, "reason": entry.reason}
 
 
-def checked(entries: Sequence[Checked], posed: Posed, seed: int) -> None:
-    """Print the table of `parity`, the failures with what reproduces them, and the seed."""
+def judged(told: Judged) -> None:
+    """Print what `parity` found: accuracy, refusals, failures with what reproduces them, the baseline, the seed."""
     out = _out()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("implementation", "verdict", *DTYPE_BYTES, "checks", "error/bound", "ulp", "refused", "labels"):
-        table.add_column(title, overflow="fold", no_wrap=title != "labels")
-    for entry in entries:
-        grades = [entry.grades.get(dtype, "") for dtype in DTYPE_BYTES]
-        errors_ = ["" if error is None else f"{error:.2g}" for error in (entry.bound_ratio, entry.error_ulp)]
-        counts = str(entry.checks), *errors_, str(len(entry.refused) or "")
-        row = (entry.entry.name, entry.verdict, *grades, *counts, " ".join(entry.labels))
-        table.add_row(*map(printable, row))
-    out.print(table)
-    for entry in entries:
-        _refusals(out, entry)
-    for entry in entries:
+    out.print(_accuracies(told.checked))
+    for entry in told.checked:
+        _remarks(out, entry)
+    for entry in told.checked:
         _failures(out, entry)
-    for key, reason in posed.skipped.items():
+    for failure in told.replayed:
+        out.print(f"found before, and wrong: {printable(failure['implementation'])}", soft_wrap=True)
+        _failure(out, failure)
+    for key, reason in told.posed.skipped.items():
         out.print(f"skipped {printable(key)}: {printable(reason)}", soft_wrap=True)
-    out.print(f"seed {seed} replays this run", style="dim")
+    for message in (*told.required, *(change.message for change in told.changes if change.fails)):
+        out.print(f"[red]fails[/red] {printable(message)}", soft_wrap=True)
+    for message in (*(change.message for change in told.changes if not change.fails), *told.notes):
+        out.print(f"[yellow]note[/yellow] {printable(message)}", soft_wrap=True)
+    out.print(f"seed {told.seed} replays this run", style="dim")
 
 
-def _refusals(out: Console, entry: Checked) -> None:
-    """Print what was refused, by reason: refused is not passed."""
+def _accuracies(entries: Sequence[Checked]) -> Table:
+    """Return a row for each implementation and dtype; the verdict stands in the first row of each implementation."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("implementation", "verdict", "dtype", "grade", "error/bound", "ulp", "checks"):
+        table.add_column(title, overflow="fold")
+    for entry in entries:
+        head = (entry.entry.name, entry.verdict)
+        for dtype, one in entry.dtypes.items():
+            errors_ = ["" if error is None else f"{error:.2g}" for error in (one.bound_ratio, one.error_ulp)]
+            table.add_row(*map(printable, (*head, dtype, one.grade or "", *errors_, str(one.checks))))
+            head = ("", "")
+        if not entry.dtypes:
+            table.add_row(*map(printable, head))
+    return table
+
+
+def _remarks(out: Console, entry: Checked) -> None:
+    """Print labels and what was refused, by option, else by reason: refused is not passed."""
+    name = printable(entry.entry.name)
+    if entry.labels:
+        out.print(f"{name}: {printable(', '.join(entry.labels))}", style="dim", soft_wrap=True)
+    if not entry.refused:
+        return
+    out.print(f"{name} refused {len(entry.refused)} problems:", style="dim", soft_wrap=True)
     reasons = Counter(reason.partition("=")[0].partition(": ")[0] for reason in entry.refused.values())
-    told = [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
-    told += ["…"] if len(reasons) > _SHOWN_REASONS else []
-    if told:
-        out.print(f"{printable(entry.entry.name)} refused: {printable('; '.join(told))}", style="dim", soft_wrap=True)
+    told = [f"{option}: {reason}" for option, reason in entry.not_offered.items()]
+    told = told or [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
+    for line in told:
+        out.print(f"  {printable(line)}", style="dim", soft_wrap=True)
 
 
 def _failures(out: Console, entry: Checked) -> None:
@@ -87,13 +108,17 @@ def _failures(out: Console, entry: Checked) -> None:
         return
     out.print(f"\n[bold]{printable(entry.entry.name)}[/bold]: {len(entry.failures)} failures")
     for failure in entry.failures[:_SHOWN_FAILURES]:
-        out.print(f"  {printable(failure['quantity'])}: {printable(failure['message'])}", soft_wrap=True)
-        if failure["counterexample"]:
-            out.print(f"    {printable(failure['counterexample'])}", soft_wrap=True)
-        if failure["reproduce"]:
-            out.print(f"    {printable(failure['reproduce'])}", style="dim", soft_wrap=True)
+        _failure(out, failure)
     if len(entry.failures) > _SHOWN_FAILURES:
         out.print(f"  … and {len(entry.failures) - _SHOWN_FAILURES} more (--json FILE holds all of them)", style="dim")
+
+
+def _failure(out: Console, failure: Mapping[str, str]) -> None:
+    out.print(f"  {printable(failure['quantity'])}: {printable(failure['message'])}", soft_wrap=True)
+    if failure["counterexample"]:
+        out.print(f"    {printable(failure['counterexample'])}", soft_wrap=True)
+    if failure["reproduce"]:
+        out.print(f"    {printable(failure['reproduce'])}", style="dim", soft_wrap=True)
 
 
 def plan(made: Plan) -> None:

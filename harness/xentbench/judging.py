@@ -1,0 +1,232 @@
+"""From what `parity` is asked to what the judge says, held against a baseline, without the showing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xentbench import baseline, checking, console, found, offers, options, panel, planning
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xentbench.baseline import Baseline, Change
+    from xentbench.checking import Checked
+    from xentbench.found import Found
+    from xentbench.planning import Posed
+    from xentbench.spec import Description
+
+PANELS: Final = ("quick", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks of `parity`, read and found to make sense.
+
+    Attributes:
+        names: implementations, as typed.
+        globs: of implementations.
+        plugins: files with more of them.
+        problems: what is asked, recorded ones without their sizes.
+        logits_file: of a person's own logits.
+        grid: name of the panel, where the problems are a whole one, else ''.
+        seed: of the numbers.
+        required: options that must be offered.
+        baseline: that the run is held against.
+        baseline_file: where a new baseline goes.
+        found_file: what fresh seeds found, and where more of it goes.
+        kept: entries of that file.
+    """
+
+    names: Sequence[str]
+    globs: Sequence[str]
+    plugins: Sequence[str]
+    problems: tuple[Problem, ...]
+    logits_file: str | None
+    grid: str
+    seed: int
+    required: tuple[str, ...] = ()
+    baseline: Baseline | None = None
+    baseline_file: Path | None = None
+    found_file: Path | None = None
+    kept: tuple[Found, ...] = ()
+
+    @property
+    def outdated(self) -> str:
+        """Why the baseline belongs to another version of the panel, in one sentence; '' where it does not."""
+        return self.baseline.outdated(panel.PANEL) if self.baseline else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of it.
+
+    Attributes:
+        checked: what the judge says of each implementation.
+        posed: the problems.
+        seed: of the numbers.
+        replayed: failures of what was found before.
+        required: implementations that do not offer a required option, one sentence each.
+        changes: differences from the baseline.
+        notes: what became of the files.
+    """
+
+    checked: tuple[Checked, ...]
+    posed: Posed
+    seed: int
+    replayed: tuple[Mapping[str, Any], ...] = ()
+    required: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything failed: an answer, one that was found before, a required option, the baseline."""
+        failed = any(entry.verdict in ("fail", "error") for entry in self.checked)
+        return failed or bool(self.replayed or self.required) or any(change.fails for change in self.changes)
+
+    def record(self) -> dict[str, Any]:
+        """Return the object of `parity --json`."""
+        return {
+            "contract": CROSS_ENTROPY.name,
+            "panel": panel.PANEL,
+            "seed": self.seed,
+            "implementations": {entry.entry.name: entry.record() for entry in self.checked},
+            "replayed": [dict(failure) for failure in self.replayed],
+            "required": list(self.required),
+            "changes": [change.record() for change in self.changes],
+        }
+
+
+def read(
+    names: Sequence[str], globs: Sequence[str], plugins: Sequence[str], asked: Mapping[str, Any], how: Mapping[str, Any]
+) -> Asked:
+    """Read what was typed, and everything that it names, before anything long starts.
+
+    Raises:
+        UsageError: options that contradict each other, unknown names, files that cannot be read or written.
+    """
+    was = _baseline(asked, how)
+    grid = was.grid if was else _panel_name(asked)
+    if how["write_baseline"] and (was or not grid):
+        msg = (
+            "--write-baseline expected a whole panel: give it without --baseline and with no problem option but --grid"
+        )
+        raise UsageError(msg + " quick or full")
+    problems = panel.panel(grid) if grid else options.wanted(asked, "smoke", options.JUDGED)
+    kept = found.read(Path(how["found"])) if how["found"] else ()
+    return Asked(
+        names=names,
+        globs=globs,
+        plugins=plugins,
+        problems=problems,
+        logits_file=asked["logits_file"],
+        grid=grid,
+        seed=was.seed if was else options.fresh_seed(how["seed"]),
+        required=_required(how["required"], problems),
+        baseline=was,
+        baseline_file=_replaceable(how, "write_baseline"),
+        found_file=_replaceable(how, "found"),
+        kept=kept,
+    )
+
+
+def _baseline(asked: Mapping[str, Any], how: Mapping[str, Any]) -> Baseline | None:
+    if not how["baseline"]:
+        return None
+    if any(asked.values()) or how["seed"] is not None:
+        msg = "--baseline brings its own panel and seed: give it without --seed, --grid and other problem options"
+        raise UsageError(msg)
+    return baseline.read(Path(how["baseline"]))
+
+
+def _panel_name(asked: Mapping[str, Any]) -> str:
+    """Return the panel's name where a whole panel is asked and nothing else, else ''."""
+    others = any(value for name, value in asked.items() if name != "grid")
+    named = tuple(dict.fromkeys(asked["grid"])) or ("full",)
+    return named[0] if not others and len(named) == 1 and named[0] in PANELS else ""
+
+
+def _required(texts: Sequence[str], problems: Sequence[Problem]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
+    posed = frozenset[str]().union(*map(offers.exercised, problems))
+    for name in names:
+        if name not in offers.OPTIONS:
+            msg = f"--require-option {name!r} is unknown: {nearest(name, offers.OPTIONS)}"
+            raise UsageError(msg)
+        if name not in posed:
+            msg = f"--require-option {name} expected a problem that exercises it, got none: ask a whole panel"
+            raise UsageError(msg)
+    return names
+
+
+def _replaceable(how: Mapping[str, Any], name: str) -> Path | None:
+    return options.replaceable(how[name], f"--{name.replace('_', '-')}") if how[name] else None
+
+
+def judge(asked: Asked) -> Judged:
+    """Ask, judge, compare, and write what is to be kept."""
+    posed = planning.pose(asked.problems, asked.logits_file)
+    problems = [problem for problem in posed.problems if problem.key not in posed.skipped]
+    entries, changes = _entries(asked, [problem.key for problem in problems])
+    whole = bool(asked.grid)
+    with console.progressing(console.errors()) as watch:
+        again = found.replay(entries, asked.kept, watch) if asked.kept else []
+        checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, whole_panel=whole)
+    if asked.baseline is not None:
+        changes += baseline.compare(asked.baseline, checked)
+    return Judged(
+        checked=tuple(checked),
+        posed=posed,
+        seed=asked.seed,
+        replayed=tuple(again),
+        required=tuple(_not_offered(asked.required, checked)),
+        changes=tuple(changes),
+        notes=(*_keep_found(asked, checked, again), *_keep_baseline(asked, checked)),
+    )
+
+
+def _entries(asked: Asked, keys: Sequence[str]) -> tuple[list[Description], list[Change]]:
+    """Return who is judged: who is named; else who is in the baseline; for a new one, who does not compile."""
+    told = [*keys, *(problem.key for problem in panel.panel("compiled")), *(entry.problem for entry in asked.kept)]
+    entries = options.chosen(asked.names, asked.globs, asked.plugins, list(dict.fromkeys(told)))
+    if asked.names or asked.globs:
+        return entries, []
+    if asked.baseline is not None:
+        listed = [entry for entry in entries if entry.name in asked.baseline.implementations]
+        return listed, baseline.census(asked.baseline, entries)
+    return [entry for entry in entries if not (asked.baseline_file and entry.compiles)], []
+
+
+def _not_offered(required: Sequence[str], checked: Sequence[Checked]) -> list[str]:
+    return [
+        f"{entry.entry.name} does not offer {option}, which --require-option demands: {entry.not_offered[option]}"
+        for entry in checked
+        for option in required
+        if option in entry.not_offered
+    ]
+
+
+def _keep_found(asked: Asked, checked: Sequence[Checked], again: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Add what this run found to the file; return what a person should know of it."""
+    new = found.fresh(checked, asked.seed, again)
+    if asked.found_file is None or not new:
+        return []
+    merged = found.merge(asked.kept, new)
+    found.write(asked.found_file, merged)
+    left_out = len(set(new) - set(merged))
+    full = f", {left_out} more were left out: it holds at most {found.MOST}" if left_out else ""
+    return [f"{asked.found_file} holds {len(merged)} failures, to be asked again in every run{full}"]
+
+
+def _keep_baseline(asked: Asked, checked: Sequence[Checked]) -> list[str]:
+    """Write the baseline where everything is right; return what a person should know of it."""
+    if asked.baseline_file is None:
+        return []
+    wrong = [entry.entry.name for entry in checked if entry.verdict in ("fail", "error")]
+    if wrong:
+        return [f"{asked.baseline_file} was not written: {', '.join(wrong)} failed, and a baseline holds what is right"]
+    baseline.write(asked.baseline_file, baseline.make(checked, panel.PANEL, asked.grid, asked.seed))
+    return [f"{asked.baseline_file} holds {len(checked)} implementations; those that compile only if they are named"]

@@ -1,0 +1,48 @@
+"""Which options of `F.cross_entropy` an implementation offers, as seen from what it answered and what it refused."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from xentbench.spec import CROSS_ENTROPY, Problem
+from xentbench.worker import calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
+"""The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
+
+
+def exercised(problem: Problem) -> frozenset[str]:
+    """Return the options that the problem makes a difference of."""
+    forms = {"probabilities": not problem.has_index_target, "k-dim": bool(problem.dims)}
+    return frozenset(calls.exercised(problem)) | {name for name, used in forms.items() if used}
+
+
+def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that are not offered, each with the shortest reason that was given.
+
+    A problem may exercise several options and be refused for one of them, or for its sizes. So an option counts as
+    refused where a reason names it, or where no problem that exercises it was answered, which is then said.
+
+    Args:
+        answered: problems that were not refused.
+        refusals: problem key -> reason.
+    """
+    offered = frozenset[str]().union(*map(exercised, answered))
+    found: dict[str, str] = {}
+    for option in OPTIONS:
+        reasons = [reason for key, reason in refusals.items() if option in exercised(Problem.parse(key))]
+        naming = [reason for reason in reasons if option in _named(reason)]
+        if naming:
+            found[option] = min(naming, key=len)
+        elif reasons and option not in offered:
+            reason = min(reasons, key=lambda reason: (bool(_named(reason)), len(reason)))
+            found[option] = f"no problem with it was answered ({reason})"
+    return found
+
+
+def _named(reason: str) -> set[str]:
+    return {option for option in OPTIONS if re.search(rf"\b{option}\b", reason)}

@@ -1,0 +1,129 @@
+"""`parity` from what is typed to what came of it: baselines, regression files, required options; real workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import xentbench
+from worker_fixtures import ONE_GOOD, plugin
+
+from xentbench import judging, panel, spec
+from xentbench.judging import Judged
+
+NAME = "nll-log-softmax"
+NOTHING = {f"axis_{name}": () for name in spec.problem_axes()} | {"grid": (), "problem": (), "logits_file": None}
+HOW = {"required": (), "baseline": None, "write_baseline": None, "found": None, "seed": None}
+
+
+def judged(*names: str, grid: str = "", problem: tuple[str, ...] = (), **how) -> Judged:
+    asked = {**NOTHING, "grid": (grid,) if grid else (), "problem": problem}
+    return judging.judge(judging.read(names, (), (), asked, {**HOW, **how}))
+
+
+def failing(told: Judged) -> list[str]:
+    return [change.message for change in told.changes if change.fails]
+
+
+@pytest.fixture(scope="module")
+def was(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of a baseline that holds one implementation on the quick panel."""
+    file = tmp_path_factory.mktemp("baseline") / "parity.json"
+    told = judged(NAME, grid="quick", write_baseline=str(file), seed=7)
+    assert not told.is_wrong
+    assert str(file) in told.notes[0]
+    return file.read_text()
+
+
+def changed(was: str, folder: Path, **fields) -> str:
+    record = json.loads(was)
+    (folder / "parity.json").write_text(json.dumps({**record, **fields}))
+    return str(folder / "parity.json")
+
+
+def test_a_baseline_brings_panel_seed_and_implementations_and_the_same_again_passes(was: str, tmp_path: Path):
+    told = judged(baseline=changed(was, tmp_path))
+    assert [entry.entry.name for entry in told.checked] == [NAME]
+    assert (told.seed, len(told.posed.problems), told.is_wrong) == (7, len(panel.panel("quick")), False)
+    assert failing(told) == []
+    assert any(change.implementation == "naive" for change in told.changes)
+    assert not any(change.implementation.startswith("compiled") for change in told.changes)
+
+
+def test_what_became_worse_and_what_is_gone_fails_and_the_command_line_says_so(was: str, tmp_path: Path):
+    entries = json.loads(was)["implementations"]
+    entries[NAME]["dtypes"]["float64"]["checks"] += 1
+    file = changed(was, tmp_path, implementations={**entries, "gone": {"verdict": "pass", "dtypes": {}}})
+    seen = xentbench("parity", "--baseline", file, "--json", str(tmp_path / "out.json"))
+    assert seen.returncode == 1, seen.stderr
+    assert f"fails {NAME} in float64: there were" in seen.stdout
+    assert "gone is in the baseline and is found no more" in seen.stdout
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert {change["implementation"] for change in record["changes"] if change["fails"]} == {NAME, "gone"}
+    assert record["implementations"][NAME]["dtypes"]["float64"]["grade"] in ("A", "B", "B-")
+
+
+def test_a_baseline_of_another_panel_is_exit_1_and_one_line_before_anything_is_asked(was: str, tmp_path: Path):
+    seen = xentbench("parity", "--baseline", changed(was, tmp_path, panel=0))
+    assert seen.returncode == 1
+    assert len(seen.stderr.strip().splitlines()) == 1
+    assert "--write-baseline" in seen.stderr
+
+
+def test_what_fails_is_not_written_as_a_baseline(tmp_path: Path):
+    file = plugin(tmp_path, "def mine(x, y):\n    return -F.cross_entropy(x, y)\n")
+    told = judged(f"{file}:mine", grid="quick", write_baseline=str(tmp_path / "parity.json"))
+    assert told.is_wrong
+    assert "mine failed" in told.notes[0]
+    assert not (tmp_path / "parity.json").exists()
+
+
+def test_what_a_run_finds_is_asked_again_in_the_next_and_kept_once(tmp_path: Path):
+    file = plugin(tmp_path, "def mine(x, y):\n    return -F.cross_entropy(x, y)\n" + ONE_GOOD)
+    problems, kept = ("N=8,C=10", "N=4,C=3,dtype=float64"), str(tmp_path / "found.json")
+    first = judged(f"{file}:mine", problem=problems, found=kept, seed=3)
+    assert first.replayed == ()
+    entries = json.loads(Path(kept).read_text())["found"]
+    assert {(entry["seed"], entry["implementation"]) for entry in entries} == {(3, "mine")}
+    assert {entry["quantity"] for entry in entries} == {"value", "gradient"}
+    again = judged(f"{file}:mine", problem=problems, found=kept, seed=4)
+    assert {failure["quantity"] for failure in again.replayed} == {"value", "gradient"}
+    assert json.loads(Path(kept).read_text())["found"] == entries
+    other = judged(f"{file}:good", problem=problems, found=kept, seed=4)
+    assert not other.is_wrong
+    assert other.replayed == ()
+
+
+def test_a_required_option_that_is_not_offered_fails_with_its_reason(tmp_path: Path):
+    file = plugin(
+        tmp_path, "def mine(x, y, reduction='mean'):\n    return F.cross_entropy(x, y, reduction=reduction)\n"
+    )
+    problems = ("N=8,C=10", "N=8,C=10,weight=random", "N=8,C=10,reduction=sum")
+    assert not judged(f"{file}:mine", problem=problems, required=("reduction",)).is_wrong
+    told = judged(f"{file}:mine", problem=problems, required=("weight,reduction",))
+    assert told.is_wrong
+    (message,) = told.required
+    assert message.startswith("mine does not offer weight")
+    assert "weight=random" in message
+
+
+UPCAST = """
+def mine(x, y, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    options = dict(ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    target = y.to(wide) if y.is_floating_point() else y
+    weight = None if weight is None else weight.to(wide)
+    return F.cross_entropy(x.to(wide), target, weight, **options).to(x.dtype)
+"""
+
+
+def test_a_loss_that_no_longer_accumulates_in_float32_passes_the_judge_and_fails_the_gate(tmp_path: Path):
+    kept = str(tmp_path / "parity.json")
+    loss = f"{plugin(tmp_path, UPCAST)}:mine"
+    assert not judged(loss, grid="quick", write_baseline=kept, seed=7).is_wrong
+    plugin(tmp_path, UPCAST.replace("torch.promote_types(x.dtype, torch.float32)", "x.dtype"))
+    told = judged(loss, baseline=kept)
+    assert {entry.verdict for entry in told.checked} == {"pass"}
+    assert told.is_wrong
+    assert failing(told) == [f"mine in {dtype}: the grade was B, is C" for dtype in ("bfloat16", "float16")]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from xentbench import offers
+from xentbench.spec import Problem
+
+PLAIN = Problem(batch_size=8)
+WEIGHTED = Problem(batch_size=8, weight="random")
+BOTH = Problem(batch_size=8, weight="random", label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [
+        ({}, set()),
+        ({"weight": "random", "reduction": "sum"}, {"weight", "reduction"}),
+        ({"ignored": 0.3, "label_smoothing": 0.1}, {"ignore_index", "label_smoothing"}),
+        ({"target": "soft"}, {"probabilities"}),
+        ({"dims": (3, 4)}, {"k-dim"}),
+    ],
+)
+def test_a_problem_exercises_what_it_makes_a_difference_of(axes, options):
+    assert offers.exercised(Problem(batch_size=8, **axes)) == options
+    assert options <= set(offers.OPTIONS)
+
+
+def test_an_option_is_refused_where_a_reason_names_it_and_the_shortest_is_told():
+    refusals = {BOTH.key: "does not offer weight=random, label_smoothing=0.1", WEIGHTED.key: "does not offer weight"}
+    assert offers.refused([PLAIN], refusals)["weight"] == "does not offer weight"
+
+
+def test_an_option_that_was_answered_is_not_blamed_for_a_refusal_that_names_another():
+    refused = offers.refused([WEIGHTED], {BOTH.key: "does not offer label_smoothing=0.1"})
+    assert refused == {"label_smoothing": "does not offer label_smoothing=0.1"}
+
+
+def test_an_option_that_a_name_merely_contains_is_not_named():
+    assert offers.refused([WEIGHTED], {BOTH.key: "weights of a class", PLAIN.key: "no"}).keys() == {"label_smoothing"}
+
+
+def test_an_option_that_nobody_answered_is_refused_whatever_the_reason_and_that_is_told():
+    refused = offers.refused([PLAIN], {WEIGHTED.key: "two classes only"})
+    assert refused == {"weight": "no problem with it was answered (two classes only)"}
+
+
+def test_what_is_refused_for_its_sizes_is_offered_where_another_size_was_answered():
+    wide = Problem(batch_size=8, num_classes=3, weight="random")
+    assert offers.refused([WEIGHTED], {wide.key: "ten classes only"}) == {}
