@@ -44,7 +44,8 @@ def examine(
     have compiled them all by then. Without phases nothing is called, as parity does for those that do not compile.
     """
     setup_s = None
-    record = {"problem": question.problem.key, "seed": question.seed, "phases": _called(question.problem) if phases else []}
+    called = _called(question.problem) if phases else []
+    record = {"problem": question.problem.key, "seed": question.seed, "phases": called}
     try:
         reply, _ = worker.ask("set-up", record, question.tensors())
         setup_s = float(reply["setup_s"])

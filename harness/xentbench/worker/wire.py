@@ -27,7 +27,7 @@ PROTOCOL: Final = 1
 RECORD_LIMIT_BYTES: Final = 64 * 2**20
 """Longest JSON text that is read; tensors do not count."""
 _CHUNK_BYTES: Final = 2**20
-ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1}
 
 Record = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
