@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -123,6 +124,38 @@ def test_workers_end_with_their_template_and_the_next_is_execed(file: Path):
     with load(Worker(template=template), file, "good") as worker:
         assert isinstance(worker._process, Execed)
         set_up(worker)
+
+
+CTRL_C = """
+import sys
+from xentbench import workers
+from xentbench.spec import Description, Source
+worker = workers.Worker(template=workers.template({}))
+workers.load(worker, Description("hangs", Source("file", sys.argv[1]), "losses.py"), threads=1)
+print(worker.ask("hello")[0]["pid"], worker._process._template.pid, flush=True)
+with workers.stoppable(1) as pool:
+    pool.submit(worker.ask, "set-up", {"problem": "N=4,C=3", "seed": 0, "phases": ["forward"]}).result()
+"""
+
+
+def test_ctrl_c_ends_at_once_with_workers_and_templates(tmp_path: Path):
+    file = plugin(
+        tmp_path, "@implementation('hangs')\ndef hangs(x, y, **o):\n    open('begun', 'w')\n    while True: pass\n"
+    )
+    command = [sys.executable, "-c", CTRL_C, str(file)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+    assert run.stdout is not None
+    pids = [int(pid) for pid in run.stdout.readline().split()]
+    for _ in range(1000):
+        if list(tmp_path.glob("*/begun")):
+            break
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate(timeout=20)
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert all(eventually_gone(pid) for pid in pids)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("xentbench")] == []
 
 
 @pytest.mark.usefixtures("fresh")
