@@ -76,6 +76,9 @@ class Template:
                 with theirs:
                     socket.send_fds(self._asking, [start.text()], [*descriptors, theirs.fileno()])
                 pid = ours.recv(MESSAGE_BYTES)
+            except TimeoutError:
+                self.kill()  # nobody else shall wait for it so long
+                return None
             except OSError:
                 return None
             if not pid:
@@ -136,12 +139,6 @@ class Forked:
         with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
 
-    def poll(self) -> int | None:
-        """Return its exit code (negative: the signal), or None while it lives."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.wait(0.0)
-        return None
-
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended and return its exit code (negative: the signal).
 
@@ -161,7 +158,7 @@ class Forked:
         self._lifeline.settimeout(END_S if timeout is None else timeout)
         try:
             code = self._lifeline.recv(MESSAGE_BYTES)
-        except (TimeoutError, BlockingIOError):
+        except TimeoutError:
             if timeout is not None:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout) from None
             self._template.kill()

@@ -88,8 +88,7 @@ class Template:
         while True:
             ready = self._wait()
             if self._ended[0] in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._ended[0], MESSAGE_BYTES)
+                os.read(self._ended[0], MESSAGE_BYTES)
                 self._bury()
             for pid in [pid for pid, lifeline in self.lifelines.items() if lifeline in ready]:
                 self._shut.add(pid)
