@@ -64,7 +64,7 @@ def test_a_crew_replaces_the_worker_that_it_lost(tmp_path: Path):
         assert len(crew.workers) == 2
         assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
         processes = [worker._process for worker in crew.workers]
-    assert all(process.poll() is not None for process in processes)
+    assert all(process.returncode is not None for process in processes)
 
 
 def test_what_no_longer_loads_is_a_status(tmp_path: Path):

@@ -14,7 +14,7 @@ LAYERS = [
     *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
     *("doubledouble", "rows", "oracle", "posing", "bounds", "curvature", "elementwise", "diagnosis", "parity", "panel"),
     *("statistics", "limits", "environment", "results"),
-    *("worker", "workers", "registry"),
+    *("worker", "templates", "workers", "registry"),
     *(
         "examining",
         "offers",

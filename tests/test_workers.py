@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from worker_fixtures import ONE_GOOD, plugin
+from worker_fixtures import ONE_GOOD, eventually_gone, plugin
 
 from xentbench import workers
 from xentbench.spec import Description, Source, Status
+from xentbench.templates import Template
 from xentbench.workers import Worker, WorkerError
 
 FAULTS = {
@@ -22,6 +22,17 @@ FAULTS = {
     "crashes": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Status.CRASHED, "SIGSEGV"),
     "no_memory": ("torch.empty(2**50)", Status.OUT_OF_MEMORY, "allocate"),
     "chatters": ("print('x' * 10**6, flush=True); import os; os._exit(3)", Status.EXITED, "code 3"),
+    "ends_its_group": ("import os, signal; os.killpg(0, signal.SIGKILL)", Status.CRASHED, "SIGKILL"),
+    "asks_its_children": (
+        "import subprocess; raise ValueError(subprocess.call(['false']), subprocess.call(['true']))",
+        Status.RAISED,
+        "(1, 0)",
+    ),
+    "leaves_a_thread": (
+        "import os, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); os._exit(7)",
+        Status.EXITED,
+        "code 7",
+    ),
     "interrupts": ("raise KeyboardInterrupt", Status.RAISED, "KeyboardInterrupt"),
 }
 
@@ -36,8 +47,14 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return plugin(tmp_path_factory.mktemp("faulty"), ONE_GOOD + "\n".join([*bodies, hang]))
 
 
-def ready(file: Path, name: str) -> Worker:
-    worker = Worker()
+@pytest.fixture(scope="module", params=["exec'd", "forked"])
+def template(request: pytest.FixtureRequest) -> Template | None:
+    """Both kinds of start keep every promise; where templates cannot be had, both are exec'd."""
+    return workers.template({}) if request.param == "forked" else None
+
+
+def ready(file: Path, name: str, template: Template | None) -> Worker:
+    worker = Worker(template=template)
     workers.load(worker, Description(name, Source("file", str(file)), file.name), threads=1)
     return worker
 
@@ -47,31 +64,31 @@ def asks_once(worker: Worker):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_ends_in_its_own_status_with_its_message(faulty: Path, name: str):
+def test_every_fault_ends_in_its_own_status_with_its_message(faulty: Path, template, name: str):
     _, status, told = FAULTS[name]
-    with ready(faulty, name.replace("_", "-")) as worker, pytest.raises(WorkerError) as caught:
+    with ready(faulty, name.replace("_", "-"), template) as worker, pytest.raises(WorkerError) as caught:
         asks_once(worker)
     assert caught.value.status is status
     assert told in caught.value.reason
     assert len(caught.value.reason) < 4500
 
 
-def test_a_worker_outlives_an_exception_and_not_a_crash(faulty: Path):
-    with ready(faulty, "raises") as worker:
+def test_a_worker_outlives_an_exception_and_not_a_crash(faulty: Path, template):
+    with ready(faulty, "raises", template) as worker:
         for _ in range(2):
             with pytest.raises(WorkerError) as caught:
                 asks_once(worker)
             assert not caught.value.lost
-    with ready(faulty, "crashes") as worker:
+    with ready(faulty, "crashes", template) as worker:
         with pytest.raises(WorkerError) as caught:
             asks_once(worker)
         assert caught.value.lost
         assert not worker.alive
 
 
-def test_a_hang_ends_at_the_deadline_and_leaves_no_process(faulty: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_hang_ends_at_the_deadline_and_leaves_no_process(faulty: Path, template, monkeypatch):
     monkeypatch.setattr(workers, "DEADLINES_S", {**workers.DEADLINES_S, "set-up": 1.0})
-    worker = ready(faulty, "hangs")
+    worker = ready(faulty, "hangs", template)
     pid = worker._process.pid
     with pytest.raises(WorkerError) as caught:
         asks_once(worker)
@@ -80,13 +97,13 @@ def test_a_hang_ends_at_the_deadline_and_leaves_no_process(faulty: Path, monkeyp
         os.kill(pid, 0)
 
 
-def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp_path: Path, monkeypatch):
+def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp_path: Path, template, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hidden")
     text = (
         "import os\n@implementation('tells')\ndef tells(input, target, **o):\n"
         "    raise ValueError(repr((os.environ.get('SECRET_TOKEN'), os.getcwd(), os.environ['OMP_NUM_THREADS'])))\n"
     )
-    with ready(plugin(tmp_path, text), "tells") as worker, pytest.raises(WorkerError) as caught:
+    with ready(plugin(tmp_path, text), "tells", template) as worker, pytest.raises(WorkerError) as caught:
         asks_once(worker)
     secret, folder, threads = eval(caught.value.reason.removeprefix("ValueError: "))  # noqa: S307 - our own text
     assert (secret, threads) == (None, "1")
@@ -94,27 +111,21 @@ def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp
     assert not Path(folder).exists()
 
 
-def test_a_worker_dies_with_its_parent(tmp_path: Path):
+@pytest.mark.parametrize("start", ["Worker()", "Worker(template=workers.template({}))"])
+def test_a_worker_dies_with_its_parent(start: str):
     script = (
-        "import time\nfrom xentbench.workers import Worker\nworker = Worker()\n"
-        "print(worker.ask('hello')[0]['pid'], flush=True)\ntime.sleep(60)\n"
+        f"import time\nfrom xentbench import workers\nfrom xentbench.workers import Worker\nworker = {start}\n"
+        "template = getattr(worker._process, '_template', worker._process)\n"
+        "print(worker.ask('hello')[0]['pid'], template.pid, flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    pids = map(int, parent.stdout.readline().split())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        if state == "Z":
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("the worker outlived its parent by five seconds")
+    for pid in pids:
+        assert eventually_gone(pid)
 
 
 def test_a_source_is_described_with_what_it_refuses_and_what_is_broken(faulty: Path, tmp_path: Path):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 from xentbench.worker.clock import Clock
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def ticking_clock(step_ns: int = 10) -> Clock:
@@ -22,6 +20,18 @@ def plugin(folder: Path, text: str, name: str = "losses.py") -> Path:
     file = folder / name
     file.write_text("import torch\nfrom torch.nn import functional as F\nfrom xentbench import implementation\n" + text)
     return file
+
+
+def eventually_gone(pid: int) -> bool:
+    """Wait up to five seconds for a process to end; one that nobody waits for any more counts as ended."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 ONE_GOOD = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from xentbench.examining import Examined, examine
 from xentbench.spec import Description, Failure, Phase, Status, Verdict
-from xentbench.workers import Worker, WorkerError, load
+from xentbench.workers import Worker, WorkerError, load, template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,9 @@ class Examinee:
             return Examined(self.given_up)
         try:
             if self.worker is None:
-                self.worker = Worker(self.environment)
+                self.worker = Worker(
+                    self.environment, template=template(self.environment, compiles=self.entry.compiles)
+                )
                 load(self.worker, self.entry, threads=1)
         except WorkerError as error:
             self.worker = None if error.lost else self.worker
@@ -91,15 +93,15 @@ class Crew:
     _unloaded: set[int] = field(default_factory=set)
 
     def start(self) -> None:
-        """Start what is missing or was lost, waiting for nothing.
+        """Start what is missing or was lost; the first crew waits for the templates, which start together.
 
-        Only the main thread may call this: a worker dies with the thread that started it.
+        Only the main thread may call this: an exec'd worker dies with the thread that started it.
         """
         alive = [worker for worker in self.workers if worker.alive]
-        fresh = [
-            Worker({**self.environment, "PYTHONHASHSEED": str(number)}, self.core)
-            for number in range(len(alive), self.size)
-        ]
+        settings = [{**self.environment, "PYTHONHASHSEED": str(number)} for number in range(len(alive), self.size)]
+        compiles = self.entry.compiles or (self.baseline is not None and self.baseline.compiles)
+        origins = [template(each, compiles=compiles) for each in settings]
+        fresh = [Worker(each, self.core, origin) for each, origin in zip(settings, origins, strict=True)]
         self.workers = [*alive, *fresh]
         self._unloaded |= {id(worker) for worker in fresh}
 

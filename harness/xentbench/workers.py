@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
@@ -16,13 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from xentbench import templates
 from xentbench.spec import Description, Problem, Source, Status
+from xentbench.templates import Execed
 from xentbench.worker import wire
 from xentbench.worker.loading import without_folders
+from xentbench.worker.template import Start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from xentbench.templates import Template
     from xentbench.worker.wire import Record, Tensors
 
 DEADLINES_S: Final[Mapping[str, float]] = {
@@ -81,36 +84,37 @@ class Worker:
     Args:
         environment: added to the scrubbed environment (threads, allocator regime, build caches).
         core: CPU core that it is pinned to, or None.
+        template: of this environment, to fork from; without one, or where it has died, the worker is exec'd.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, core: int | None = None) -> None:
-        if _ended.is_set():
-            raise WorkerError(Status.SKIPPED, "the run was stopped")
-        self._scratch = tempfile.mkdtemp(prefix="xentbench-worker-")
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        down_read, down_write = os.pipe()
-        up_read, up_write = os.pipe()
-        command = [sys.executable, "-m", "xentbench.worker", str(down_read), str(up_write), str(os.getpid())]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            cwd=self._scratch,
-            env=_environment(self._scratch, environment or {}),
-            pass_fds=(down_read, up_write),
-            start_new_session=True,
-        )
-        os.close(down_read)
-        os.close(up_write)
-        self._channel = wire.Channel(up_read, down_write, _ANSWER_BYTES)
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        core: int | None = None,
+        template: Template | None = None,
+    ) -> None:
+        _refuse_when_ended()
+        with contextlib.ExitStack() as undo:  # waiting for a template may be interrupted
+            self._scratch = tempfile.mkdtemp(prefix="xentbench-worker-")
+            undo.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+            self._output = undo.enter_context(tempfile.TemporaryFile())
+            theirs, self._channel = _pipes()
+            undo.callback(self._channel.close)
+            start = Start(_environment(self._scratch, environment or {}), self._scratch, core)
+            try:
+                given = (*theirs, self._output.fileno())
+                self._process = (template.fork(start, given) if template else None) or Execed(start, given)
+            finally:
+                for fd in theirs:
+                    os.close(fd)
+            undo.pop_all()
         self._patience_s = self.compiling_s = 0.0
         self.ending: tuple[Status, str] | None = None
         self.alive = True
         _LIVE.add(self)
-        if core is not None and hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(self._process.pid, {core})
+        if _ended.is_set():  # since it was begun
+            self._end()
+            _refuse_when_ended()
 
     def ask(
         self, verb: str, record: Mapping[str, Any] | None = None, tensors: Tensors | None = None
@@ -156,8 +160,7 @@ class Worker:
     def kill(self) -> None:
         """End its process group now; whoever waits for an answer of it is told that the pipe was closed."""
         # No courtesy of SIGTERM: it may be ignored, or never be seen by a loop that holds the interpreter's lock.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +212,26 @@ class Worker:
         return f"; it printed: {without_folders(text)}" if text else ""
 
 
+def template(environment: Mapping[str, str], *, compiles: bool = False) -> Template | None:
+    """Return the template that workers of this (added) environment fork from, or None where they are exec'd.
+
+    It is started now where there is none, and not waited for. An entrant that compiles has an interpreter of its own.
+    """
+    return None if compiles else templates.of(_environment("", environment))
+
+
+def _refuse_when_ended() -> None:
+    if _ended.is_set():
+        raise WorkerError(Status.SKIPPED, "the run was stopped")
+
+
+def _pipes() -> tuple[tuple[int, int], wire.Channel]:
+    """Return a worker's ends of a pair of pipes, to read from and to write to, and the channel at the other ends."""
+    down_read, down_write = os.pipe()
+    up_read, up_write = os.pipe()
+    return (down_read, up_write), wire.Channel(up_read, down_write, _ANSWER_BYTES)
+
+
 def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("CUDA")}
     return {
@@ -249,7 +272,7 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
     """Return what a throw-away worker tells of a source: its implementations, and the modules that failed to load."""
     record = {"source": dataclasses.asdict(source), "problems": list(problems)}
     try:
-        with Worker() as worker:
+        with Worker(template=template({})) as worker:
             worker.ask("hello")
             reply, _ = worker.ask("describe", record)
         found = [Description.read(source, entry) for entry in reply["implementations"]]

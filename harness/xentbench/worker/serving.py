@@ -67,8 +67,7 @@ class Session:
         """Load the one implementation that this worker is for (`baseline`: another in place of `F.cross_entropy`)."""
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(bool(record.get("flush_denormal", False)))
-        # The first backward with a gradient imports hundreds of torch's modules; no implementation should pay for it.
-        torch.ones(1, requires_grad=True).sum().backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
+        pay_for_imports()
         self.loss = _pick(record["source"], record["name"])
         if "baseline" in record:
             self.baseline = _pick(record["baseline"]["source"], record["baseline"]["name"])
@@ -209,6 +208,11 @@ def serve(fd_in: int, fd_out: int) -> None:
         else:
             reply = {"ok": True, **reply}
         channel.send(reply, answers)
+
+
+def pay_for_imports() -> None:
+    """Call backward once with a gradient: it imports hundreds of torch's modules, and no implementation pays for it."""
+    torch.ones(1, requires_grad=True).sum().backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
 
 
 def failure(error: BaseException, ask: str) -> Record:
