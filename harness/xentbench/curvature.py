@@ -52,5 +52,6 @@ def product(problem: Problem, inputs: Inputs, truth: Truth) -> tuple[Array, Arra
             expected[where] = np.where(usable, scale * p * (v - mean), np.nan)
             off = relative * (np.abs(v) + size) + relative.sum(axis=1, keepdims=True) * p * np.abs(v)
             off = off + p * (relative * np.abs(v)).sum(axis=1, keepdims=True)
-            allowed[where] = SLACK * np.abs(scale) * off
+            # A careful loss may form p (1 - p) with the absolute error u, as a sigmoid's derivative does.
+            allowed[where] = SLACK * np.abs(scale) * (off + UNIT_ROUNDOFF[compute] * (np.abs(v) + size))
     return expected, allowed + bounds.Format.of(compute).tiny
