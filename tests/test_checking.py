@@ -91,7 +91,7 @@ class Quiet:
 def checked(file, name: str = "mine", **fields) -> checking.Checked:
     source = Source("object", f"{file}:{name}", (str(file.parent),))
     described = Description(name, source, file.name, **fields)
-    return checking.check([described], [ONE, TWO], {}, 7, Quiet(), whole_panel=False)[0]
+    return checking.check([described], [ONE, TWO], {}, 7, Quiet())[0]
 
 
 def test_the_first_failure_of_each_quantity_has_a_counter_example(tmp_path):

@@ -14,7 +14,7 @@ from xentbench.judging import Judged
 
 NAME = "nll-log-softmax"
 NOTHING = {f"axis_{name}": () for name in spec.problem_axes()} | {"grid": (), "problem": (), "logits_file": None}
-HOW = {"required": (), "baseline": None, "write_baseline": None, "found": None, "seed": None}
+HOW = {"required": (), "baseline": None, "write_baseline": None, "found": None, "compile": False, "seed": None}
 
 
 def judged(*names: str, grid: str = "", problem: tuple[str, ...] = (), **how) -> Judged:

@@ -129,3 +129,62 @@ def test_a_fresh_copy_keeps_the_layout_and_owns_its_memory(layout: str):
     assert logits.untyped_storage().data_ptr() != given.logits.untyped_storage().data_ptr()
     assert logits.requires_grad
     assert logits.is_leaf
+
+
+class _Kept(torch.autograd.Function):
+    """Saves what forward found instead of its input, and does not say that it cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx, logits, target):
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = functional.cross_entropy(leaf, target)
+        (ctx.gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return ctx.gradient.mul_(upstream), None
+
+
+class _Honest(_Kept):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        return ctx.gradient * upstream, None
+
+
+def test_second_derivative_that_is_silently_missing_is_answered_as_zero():
+    problem = Problem(batch_size=3, num_classes=4)
+    answers = calls.answer(_Kept.apply, problem, inputs.make(problem, 0))
+    assert answers.hessian_product is not None
+    assert not answers.hessian_product.any()
+    assert answers.notes == ()
+
+
+def test_second_derivative_that_is_refused_is_noted():
+    problem = Problem(batch_size=3, num_classes=4)
+    answers = calls.answer(_Honest.apply, problem, inputs.make(problem, 0))
+    assert answers.hessian_product is None
+    assert answers.notes == ("no-double-backward",)
+
+
+def test_gradient_scaled_in_place_differs_in_a_second_backward():
+    problem = Problem(batch_size=3, num_classes=4)
+    answers = calls.answer(_Kept.apply, problem, inputs.make(problem, 0))
+    assert not torch.equal(answers.gradient_again, answers.gradient)
+
+
+def test_one_grad_mode_is_asked_where_the_problem_says_so():
+    modes = []
+
+    def loss(logits, target):
+        modes.append(torch.is_grad_enabled())
+        return functional.cross_entropy(logits, target)
+
+    for mode, seen in (("grad", {True}), ("no-grad", {False}), ("all", {True, False})):
+        modes.clear()
+        problem = Problem(batch_size=3, num_classes=4, mode=mode)
+        answers = calls.answer(loss, problem, inputs.make(problem, 0))
+        assert set(modes) == seen
+        assert (answers.gradient is None) == (mode == "no-grad")

@@ -120,7 +120,7 @@ def check(
     seed: int,
     watch: Watch,
     *,
-    whole_panel: bool,
+    grid: str = "",
 ) -> list[Checked]:
     """Ask every implementation the problems, two at a time, and return what the judge says of each.
 
@@ -130,10 +130,10 @@ def check(
         recorded: problem key -> recorded tensors.
         seed: of the numbers; one for all, so that each question is made once.
         watch: who looks on.
-        whole_panel: whether the problems are a whole panel, on which every declared deviation must occur.
+        grid: name of the panel, where the problems are a whole one; on `full` every declared deviation must occur.
     """
     questions = Questions(seed, recorded)
-    asked = {entry.name: _problems_for(entry, problems, whole_panel=whole_panel) for entry in entries}
+    asked = {entry.name: _problems_for(entry, problems, grid) for entry in entries}
     watch.stage("parity", sum(map(len, asked.values())))
 
     def one(entry: Description) -> Checked:
@@ -150,14 +150,15 @@ def check(
             # Each question that is put to an entrant that compiles costs a compilation.
             shrunk = {} if entry.compiles else _shrink(examinee, questions, seen)
         asked_only = dataclasses.replace(entry, refusals=told)
-        return conclude(asked_only, seen, seed, whole_panel=whole_panel, shrunk=shrunk)
+        everything = grid == "full" and not entry.compiles
+        return conclude(asked_only, seen, seed, whole_panel=everything, shrunk=shrunk)
 
     with stoppable(PARALLEL) as pool:
         return list(pool.map(one, entries))
 
 
-def _problems_for(entry: Description, problems: Sequence[Problem], *, whole_panel: bool) -> Sequence[Problem]:
-    return panel.panel("compiled") if entry.compiles and whole_panel else problems
+def _problems_for(entry: Description, problems: Sequence[Problem], grid: str) -> Sequence[Problem]:
+    return panel.panel("compiled") if entry.compiles and grid else problems
 
 
 def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Examined]) -> Shrunk:
@@ -220,7 +221,8 @@ def conclude(
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]
-    labels = [label for verdict in answered.values() for label in verdict.labels]
+    labels = ["under-torch.compile"] if entry.wrapped else []
+    labels += [label for verdict in answered.values() for label in verdict.labels]
     return Checked(
         entry,
         verdict="fail" if failures or wrong else "pass",

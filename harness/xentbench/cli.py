@@ -57,6 +57,7 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
 @cli.command()
 @options.implementation_options
 @options.problem_options(options.JUDGED)
+@click.option("--compile", is_flag=True, help="Put everybody under torch.compile; asks the compiled panel.")
 @click.option("--require-option", "required", multiple=True, help="Fail whoever does not offer NAME[,NAME].")
 @click.option("--baseline", type=click.Path(), help="Judge what FILE lists, at its seed; fail what became worse.")
 @click.option("--write-baseline", type=click.Path(), help="Write such a FILE, where everything is right.")

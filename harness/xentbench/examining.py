@@ -128,7 +128,8 @@ def reproduce(entry: Description, problem: Problem, seed: int) -> str:
     place = spelled(entry.source.where)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
-    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}"
+    compiled = " --compile" if entry.wrapped else ""
+    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}{compiled}"
 
 
 def spelled(where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ class Asked:
         baseline_file: where a new baseline goes.
         found_file: what fresh seeds found, and where more of it goes.
         kept: entries of that file.
+        compile: whether everybody is put under `torch.compile`.
     """
 
     names: Sequence[str]
@@ -52,6 +54,7 @@ class Asked:
     baseline_file: Path | None = None
     found_file: Path | None = None
     kept: tuple[Found, ...] = ()
+    compile: bool = False
 
     @property
     def outdated(self) -> str:
@@ -108,6 +111,9 @@ def read(
     Raises:
         UsageError: options that contradict each other, unknown names, files that cannot be read or written.
     """
+    if how["compile"] and (how["baseline"] or how["write_baseline"] or how["found"]):
+        msg = "--compile judges another program: give it without --baseline, --write-baseline and --found"
+        raise UsageError(msg)
     was = _baseline(asked, how)
     grid = was.grid if was else _panel_name(asked)
     if how["write_baseline"] and (was or not grid):
@@ -130,6 +136,7 @@ def read(
         baseline_file=_replaceable(how, "write_baseline"),
         found_file=_replaceable(how, "found"),
         kept=kept,
+        compile=how["compile"],
     )
 
 
@@ -171,10 +178,9 @@ def judge(asked: Asked) -> Judged:
     posed = planning.pose(asked.problems, asked.logits_file)
     problems = [problem for problem in posed.problems if problem.key not in posed.skipped]
     entries, changes = _entries(asked, [problem.key for problem in problems])
-    whole = bool(asked.grid)
     with console.progressing(console.errors()) as watch:
         again = found.replay(entries, asked.kept, watch) if asked.kept else []
-        checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, whole_panel=whole)
+        checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, grid=asked.grid)
     if asked.baseline is not None:
         changes += baseline.compare(asked.baseline, checked)
     return Judged(
@@ -192,6 +198,8 @@ def _entries(asked: Asked, keys: Sequence[str]) -> tuple[list[Description], list
     """Return who is judged: who is named; else who is in the baseline; for a new one, who does not compile."""
     told = [*keys, *(problem.key for problem in panel.panel("compiled")), *(entry.problem for entry in asked.kept)]
     entries = options.chosen(asked.names, asked.globs, asked.plugins, list(dict.fromkeys(told)))
+    if asked.compile:
+        entries = [e if e.compiles else dataclasses.replace(e, compiles=True, wrapped=True) for e in entries]
     if asked.names or asked.globs:
         return entries, []
     if asked.baseline is not None:

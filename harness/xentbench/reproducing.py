@@ -273,8 +273,8 @@ print("expected", expected.tolist(), "got", came.tolist())
 def product(loss, x):
     weight_of_loss = upstream.to(loss.dtype).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss, x, weight_of_loss, create_graph=True)
-    (second,) = torch.autograd.grad(gradient, x, direction.to(x.dtype), allow_unused=True)
-    return 0.0 if second is None else second.tolist()
+    gradient.backward(direction.to(x.dtype))
+    return 0.0 if x.grad is None else x.grad.tolist()
 print("expected", product(truth, exact), "got", product(ask(logits, target), logits))
 """,
     "refusal": """\

@@ -301,7 +301,7 @@ def load(worker: Worker, entry: Description, threads: int, baseline: Description
         reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
         raise WorkerError(Status.FORGED, reason)
     worker.compiling_s = COMPILING_S if entry.compiles else 0.0
-    record: dict[str, Any] = {**_address(entry), "threads": threads}
+    record: dict[str, Any] = {**_address(entry), "threads": threads, "compile": entry.wrapped}
     worker.ask("load", record if baseline is None else {**record, "baseline": _address(baseline)})
 
 

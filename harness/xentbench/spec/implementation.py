@@ -168,6 +168,7 @@ class Description:
         summary: one line.
         reference: address or paper.
         compiles: whether set-up must produce a compiled graph.
+        wrapped: whether a worker is to put it under `torch.compile`, which is then not its own doing.
         speaks: whether it says itself what it supports; else an exception on a form of target or logits that no
             signature can tell of is taken for "not offered".
         deviations: declared differences.
@@ -185,6 +186,7 @@ class Description:
     summary: str = ""
     reference: str = ""
     compiles: bool = False
+    wrapped: bool = False
     speaks: bool = False
     deviations: tuple[Deviation, ...] = ()
     min_grade: Grade | None = None

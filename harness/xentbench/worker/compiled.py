@@ -8,7 +8,12 @@ status, never as a time.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from xentbench.worker.calls import Loss
 
 
 class CompilationError(RuntimeError):
@@ -26,6 +31,18 @@ def reset() -> None:
     torch._dynamo.reset()  # noqa: SLF001 - no public name resets the graphs
     torch._dynamo.utils.counters.clear()  # noqa: SLF001
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # noqa: SLF001
+
+
+def wrap(loss: Loss) -> Loss:
+    """Return the loss under `torch.compile(fullgraph=True, dynamic=False)`; compiled at its first call."""
+    import torch  # noqa: PLC0415 - as above
+
+    # A function of its own, since graphs are kept by code object and a partial has none.
+    def whole(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return loss(logits, target)
+
+    wrapped: Loss = torch.compile(whole, fullgraph=True, dynamic=False)
+    return wrapped
 
 
 def check_set_up(*, must_compile: bool) -> None:

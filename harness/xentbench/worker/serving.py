@@ -43,6 +43,7 @@ class Session:
     def __init__(self) -> None:
         self.clock = Clock.system()
         self.loss: Implementation | None = None
+        self.wraps = False
         self.baseline = BASELINE
         self.problem: Problem | None = None
         self.inputs: tensors.Inputs | None = None
@@ -68,7 +69,7 @@ class Session:
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(bool(record.get("flush_denormal", False)))
         pay_for_imports()
-        self.loss = _pick(record["source"], record["name"])
+        self.loss, self.wraps = _pick(record["source"], record["name"]), record["compile"]
         if "baseline" in record:
             self.baseline = _pick(record["baseline"]["source"], record["baseline"]["name"])
         gc.collect()
@@ -86,11 +87,13 @@ class Session:
             raise calls.UnsupportedError(reason)
         start = time.perf_counter()
         self.bound = calls.bind(loss, problem, self.inputs.weight)
+        if self.wraps:
+            self.bound = compiled.wrap(self.bound)
         for phase in map(Phase, record["phases"]):
             self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
         setup_s = time.perf_counter() - start
         self.beside = self._baselines(record["phases"])
-        compiled.check_set_up(must_compile=loss.compiles)
+        compiled.check_set_up(must_compile=loss.compiles or self.wraps)
         return {"setup_s": setup_s, **compiled.counters()}, {}
 
     def answer(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
