@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALF = (torch.bfloat16, torch.float16)
-LANES = 16
+LANES = 4
 """Columns or rows that are added at once, before the running sum is rounded."""
 
 
@@ -94,7 +94,7 @@ def _sum_of_exponentials_in(halves: tuple[torch.dtype, ...]) -> Callable[[Tensor
     """Return class losses whose sum runs over lanes of classes in the logits' dtype, where that is one of these."""
 
     def losses(logits: Tensor) -> Tensor:
-        if logits.dtype not in halves:
+        if logits.dtype not in halves or not logits.numel():
             return class_losses(logits)
         below = logits.float() - logits.detach().float().amax(-1, keepdim=True)
         lanes = (
@@ -105,6 +105,14 @@ def _sum_of_exponentials_in(halves: tuple[torch.dtype, ...]) -> Callable[[Tensor
         return _running_sum((lanes,), logits.dtype).unsqueeze(-1).log() - below
 
     return losses
+
+
+def _sum_in_float16(logits: Tensor) -> Tensor:
+    """Round a float16 row's sum of exponentials to float16: up to 65504 it fits, and is inf from there on."""
+    if logits.dtype is not torch.float16:
+        return class_losses(logits)
+    below = logits.float() - logits.detach().float().amax(-1, keepdim=True)
+    return rounded(below.exp().sum(-1, keepdim=True), torch.float16).log() - below
 
 
 def _row_sum_in_half(rows: Tensor, divisor: Tensor | int, how: str) -> Tensor:
@@ -222,6 +230,7 @@ MISTAKES = (
         Frame(class_losses=_sum_of_exponentials_in((torch.bfloat16,))),
         "bfloat16 keeps its running sum of exponentials, float16 does not.",
     ),
+    Mistake("sum-stored-in-float16", 13, Frame(class_losses=_sum_in_float16), "More than 65504 equal classes are inf."),
     Mistake("rows-summed-in-bfloat16", 13, Frame(reduce=_row_sum_in_half), "The sum over rows runs in bfloat16."),
     Mistake(
         "count-saturates", 13, Frame(divisor=_count_saturates), "Rows are counted in a half dtype, to 256 or 2048."

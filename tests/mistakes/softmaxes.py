@@ -136,11 +136,11 @@ def _nan_swallowed(loss: Tensor, call: Call) -> Tensor:
     """Return 0 for NaN in the rows."""
     if call.reduction != "none":
         return loss
-    return torch.nan_to_num(loss, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    return torch.where(loss.isnan(), torch.zeros_like(loss), loss)
 
 
 def _logits_made_finite(call: Call) -> Call:
-    return call.but(logits=torch.nan_to_num(call.logits, nan=0.0, posinf=torch.inf, neginf=-torch.inf))
+    return call.but(logits=torch.where(call.logits.isnan(), torch.zeros_like(call.logits), call.logits))
 
 
 def _maximum_without_nan(logits: Tensor) -> Tensor:

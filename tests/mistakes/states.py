@@ -10,6 +10,7 @@ import torch
 from xentbench.mistakes.call import Call, after, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, divisor_of, labels_of, reduce
 from xentbench.mistakes.gradients import on_backward
+from xentbench.mistakes.kernel import apply
 from xentbench.mistakes.mistake import Mistake
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ def _labels_of_first_call() -> Callable[[Call, Tensor], Tensor]:
     return labels
 
 
+def _clamped(call: Call, ignored: Tensor) -> Tensor:
+    return labels_of(call, ignored).clamp(0, call.classes - 1)
+
+
 def _mask_of_first_call() -> Callable[[Call], Tensor]:
     """Keep the mask of each shape's first call."""
     known: dict[tuple[object, ...], Tensor] = {}
@@ -122,17 +127,25 @@ def _largest_ever() -> Callable[[Tensor], Tensor]:
     return losses
 
 
+class _Reused(torch.autograd.Function):
+    """Copy into a buffer, and return a view of it."""
+
+    @staticmethod
+    def forward(ctx: object, loss: Tensor, buffer: Tensor) -> Tensor:
+        return buffer.copy_(loss).detach()
+
+    @staticmethod
+    def backward(ctx: object, upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream, None
+
+
 def _shared_result() -> Callable[[Tensor, Call], Tensor]:
-    """Write each shape's result into the same buffer, which earlier results are views of."""
+    """Return each shape's result in the same buffer."""
     buffers: dict[tuple[object, ...], Tensor] = {}
 
-    def shared(loss: Tensor, call: Call) -> Tensor:
-        if call.reduction != "none" or loss.requires_grad:
-            return loss
-        buffer = buffers.setdefault((tuple(loss.shape), loss.dtype), torch.zeros_like(loss))
-        stale = buffer.clone()
-        buffer.copy_(loss)
-        return loss if not bool(stale.any()) else (loss + stale) / 2.0
+    def shared(loss: Tensor, _call: Call) -> Tensor:
+        buffer = buffers.setdefault((tuple(loss.shape), loss.dtype), torch.empty_like(loss.detach()))
+        return apply(_Reused, loss, buffer)
 
     return shared
 
@@ -174,10 +187,17 @@ MISTAKES = (
     Mistake("probabilities-smoothed-in-place", 21, of_call(_probabilities_smoothed), "The target is smoothed itself."),
     Mistake("divisor-of-first-call", 22, Frame(divisor=_count_of_first_call()), "A shape's first divisor is kept."),
     Mistake("labels-of-first-call", 22, Frame(labels=_labels_of_first_call()), "A shape's first labels are kept."),
-    Mistake("mask-of-first-call", 22, Frame(ignored=_mask_of_first_call()), "A shape's first mask is kept."),
+    Mistake(
+        "mask-of-first-call", 22, Frame(ignored=_mask_of_first_call(), labels=_clamped), "A shape's first mask is kept."
+    ),
     Mistake("every-second-call", 22, after(_every_second_call()), "Every second call is a thousandth too large."),
     Mistake("largest-logit-ever", 22, Frame(class_losses=_largest_ever()), "The maximum is never forgotten."),
-    Mistake("result-buffer-shared", 22, after(_shared_result()), "A result is added into the last of its shape."),
+    Mistake(
+        "result-buffer-shared",
+        22,
+        after(_shared_result()),
+        "A later result of the same shape overwrites an earlier one.",
+    ),
     Mistake("noise-of-1e-2", 23, after(_noisy(1e-2)), "The loss varies by up to 1e-2."),
     Mistake("noise-of-1e-4", 23, after(_noisy(1e-4)), "The loss varies by up to 1e-4."),
     Mistake("row-lost-at-random", 23, Frame(reduce=_lost_updates()), "A sum loses one row at random."),

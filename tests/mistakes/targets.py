@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xentbench.mistakes.call import Call, before, of_call, reference, wide
+from xentbench.mistakes.call import Call, before, check, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, ignored_rows, labels_of, mask, pick, spread
 from xentbench.mistakes.kernel import Kernel, Saved, effective_target, gradient_of, scaled
 from xentbench.mistakes.mistake import Mistake
@@ -25,6 +25,10 @@ def _falsy_zero(call: Call) -> Call:
 def _clamped_first(call: Call) -> Tensor:
     """Compare with ignore_index after the labels were clamped into the classes."""
     return call.target.clamp(max=call.classes - 1) == call.ignore_index
+
+
+def _clamped(call: Call, ignored: Tensor) -> Tensor:
+    return labels_of(call, ignored).clamp(max=call.classes - 1)
 
 
 def _any_negative(call: Call) -> Call:
@@ -103,6 +107,26 @@ def _in_logits_dtype(call: Call, ignored: Tensor) -> Tensor:
     return labels_of(call, ignored).to(call.logits.dtype).long().clamp(max=call.classes - 1)
 
 
+def _narrow_checked(call: Call) -> None:
+    """Let labels of any whole-number dtype pass."""
+    check(call if call.target.is_floating_point() else call.but(target=call.target.long()))
+
+
+def _int32_as_int64(call: Call, ignored: Tensor) -> Tensor:
+    """Read int32 labels eight bytes apart, where int64 ones would lie; beyond the end it begins again."""
+    label = labels_of(call, ignored)
+    if call.target.dtype is not torch.int32 or not label.numel():
+        return label
+    place = 2 * torch.arange(label.numel(), device=label.device) % label.numel()
+    return label.reshape(-1)[place].reshape(label.shape)
+
+
+def _uint8_as_int8(call: Call, ignored: Tensor) -> Tensor:
+    """Take the top bit of uint8 labels for a sign; what is then negative becomes class 0."""
+    label = labels_of(call, ignored)
+    return label.to(torch.int8).long().clamp(min=0) if call.target.dtype is torch.uint8 else label
+
+
 def _rows_of_grid(rows: Tensor, ignored: Tensor) -> Tensor:
     """Write only the rows that one grid axis covers."""
     late = torch.arange(rows.numel(), device=rows.device).reshape(rows.shape) >= GRID_LIMIT
@@ -155,7 +179,12 @@ def _first_class_without_gradient(gradient: Tensor, share: Tensor, saved: Saved)
 MISTAKES = (
     Mistake("ignores-negative-only", 5, before(_any_negative), "Only negative labels are ever ignored."),
     Mistake("ignore-index-zero-is-none", 5, before(_falsy_zero), "ignore_index 0 is taken for not given."),
-    Mistake("ignores-after-clamping", 5, Frame(ignored=_clamped_first), "ignore_index of C or more never matches."),
+    Mistake(
+        "ignores-after-clamping",
+        5,
+        Frame(ignored=_clamped_first, labels=_clamped),
+        "ignore_index of C or more never matches.",
+    ),
     Mistake("ignored-class-not-normalised", 5, of_call(_without_ignored_class), "The ignored class leaves the sum."),
     Mistake("ignored-by-product", 5, Frame(mask=_product_mask), "An ignored row's infinite loss times 0 is NaN."),
     Mistake(
@@ -182,6 +211,13 @@ MISTAKES = (
     Mistake("labels-in-uint8", 17, _narrow(torch.uint8), "Labels of 256 and more wrap."),
     Mistake("labels-in-int8", 17, _narrow(torch.int8), "Labels of 128 and more wrap."),
     Mistake("labels-in-logits-dtype", 17, Frame(labels=_in_logits_dtype), "Half dtypes round labels beyond 256."),
+    Mistake(
+        "int32-read-as-int64",
+        17,
+        Frame(check=_narrow_checked, labels=_int32_as_int64),
+        "int32 labels are accepted, and every second one is read.",
+    ),
+    Mistake("uint8-read-as-int8", 17, Frame(labels=_uint8_as_int8), "uint8 labels of 128 and more become class 0."),
     Mistake("rows-of-one-grid-axis", 17, Frame(mask=_rows_of_grid), "Rows after the first 65535 are not written."),
     Mistake("row-index-in-16-bits", 17, Frame(pick=_row_offset_in_int16), "Row 65536 reads row 0."),
     Mistake("flat-index-in-float32", 17, Frame(pick=_flat_index_in_float32), "Beyond 2^24 logits labels are rounded."),

@@ -1,0 +1,251 @@
+"""The judge on trial: every known mistake is found, no right loss of whatever style is objected to."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from xentbench import inputs, mistakes, oracle, panel, parity
+from xentbench.spec import Description, Implementation, Problem, Source
+from xentbench.worker import calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FULL = panel.panel("full")
+DECLARED = Description(name="candidate", source=Source("object", "here:candidate"), origin="here:candidate")
+# What the panel does not ask yet: exceptions, second calls, second backwards, many rows, non-finite labels.
+NOT_YET = frozenset(
+    {
+        "curvature-negated",
+        "first-65536-classes-only",
+        "first-rows-only",
+        "flat-index-in-float32",
+        "gradient-is-a-constant",
+        "ignored-by-product",
+        "int32-read-as-int64",
+        "labels-clamped",
+        "labels-from-the-end",
+        "labels-of-any-dtype",
+        "labels-of-any-shape",
+        "labels-outside-cost-nothing",
+        "labels-outside-ignored",
+        "labels-wrapped",
+        "leading-block-masked",
+        "logsumexp-is-a-constant",
+        "nan-left-out",
+        "nan-logits-as-zero",
+        "nan-swallowed",
+        "negative-labels-ignored",
+        "result-buffer-shared",
+        "row-index-in-16-bits",
+        "rows-of-nan-ignored",
+        "rows-of-one-grid-axis",
+        "saved-gradient-accumulates",
+        "saved-gradient-freed",
+        "saved-gradient-scaled-in-place",
+        "saved-softmax-is-a-constant",
+        "smoothing-above-1",
+        "sum-stored-in-float16",
+        "tail-of-65536-dropped",
+        "uint8-read-as-int8",
+        "unknown-reduction-is-mean",
+        "unknown-reduction-is-none",
+        "upstream-is-a-constant",
+        "weight-of-any-size",
+    }
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Hundreds of tiny calls: threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@functools.cache
+def posed(problem: Problem) -> tuple[inputs.Inputs, oracle.Truth]:
+    tensors = inputs.make(problem, seed=0)
+    return tensors, oracle.solve(problem, tensors)
+
+
+def objection(loss: Any, problem: Problem) -> str:
+    """Return why the loss is wrong on this problem, or an empty string; whatever it raises is a reason."""
+    tensors, truth = posed(problem)
+    return objection_to(loss, problem, tensors, truth)
+
+
+def objection_to(loss: Any, problem: Problem, tensors: inputs.Inputs, truth: oracle.Truth) -> str:
+    fresh = copy.deepcopy(tensors)
+    bound = calls.bind(Implementation(name="candidate", function=loss), problem, fresh.weight)
+    try:
+        answers = calls.answer(bound, problem, fresh)
+    except NotImplementedError:
+        return ""
+    except (IndexError, RuntimeError, ValueError) as error:
+        return f"raises {error}"
+    return parity.judge(problem, truth, tensors, answers, DECLARED).reason
+
+
+def test_each_of_25_classes_has_three_mistakes_or_more():
+    counts = Counter(mistake.bug_class for mistake in mistakes.WRONG.values())
+    assert set(counts) == set(range(1, 26))
+    assert min(counts.values()) >= 3
+    assert len(mistakes.RIGHT) >= 15
+
+
+def test_names_and_notes_are_unique_and_told():
+    entries = [*mistakes.WRONG.values(), *mistakes.RIGHT.values()]
+    assert len({entry.name for entry in entries}) == len(entries) == 225
+    assert all(entry.note.endswith(".") for entry in entries)
+    for entry in entries:
+        Implementation(name=entry.name, function=entry.loss)  # refuses names that are no names
+
+
+@pytest.mark.parametrize("name", mistakes.WRONG)
+def test_panel_finds_the_mistake(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parity.diagnosis, "explain", lambda _: "")  # what it looks like takes longest to find
+    found = any(objection(mistakes.WRONG[name].loss, problem) for problem in FULL)
+    assert found == (name not in NOT_YET)
+
+
+def test_what_is_not_found_yet_is_known():
+    assert set(mistakes.WRONG) >= NOT_YET
+
+
+@pytest.mark.parametrize("name", mistakes.RIGHT)
+def test_right_loss_passes_the_full_panel(name: str):
+    objections = {problem.key: objection(mistakes.RIGHT[name].loss, problem) for problem in FULL}
+    assert {key: reason for key, reason in objections.items() if reason} == {}
+
+
+def special(where: str, value: float, **axes: Any) -> tuple[Problem, inputs.Inputs]:
+    """Return a problem of seven classes whose middle row has special logits at or beside its label, or throughout."""
+    problem = Problem(batch_size=5, num_classes=7, reduction="none", **axes)
+    tensors = inputs.make(problem, seed=3)
+    label = int(tensors.target[2]) % 7
+    places = {"label": [label], "beside": [(label + 1) % 7], "row": list(range(7)), "block": list(range(6))}[where]
+    if where == "block":
+        tensors.target[2] = 6
+    tensors.logits[2, places] = value
+    return problem, tensors
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["label", "beside", "row", "block"])
+@pytest.mark.parametrize("name", mistakes.RIGHT)
+def test_right_loss_has_the_special_values(name: str, where: str, value: float, dtype: str):
+    problem, tensors = special(where, value, dtype=dtype)
+    assert objection_to(mistakes.RIGHT[name].loss, problem, tensors, oracle.solve(problem, tensors)) == ""
+
+
+LOGITS = torch.linspace(-1.0, 1.0, 12).reshape(3, 4)
+LABELS = torch.tensor([0, 3, 1])
+REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "label of C": ((LOGITS, torch.tensor([0, 4, 1])), {}),
+    "label far above": ((LOGITS, torch.tensor([0, 2**20, 1])), {}),
+    "label of -1": ((LOGITS, torch.tensor([0, -1, 1])), {}),
+    "label of -1000": ((LOGITS, torch.tensor([0, -1000, 1])), {}),
+    "default ignore_index replaced": ((LOGITS, torch.tensor([0, -100, 1])), {"ignore_index": -1}),
+    "long weight": ((LOGITS, LABELS), {"weight": torch.ones(5)}),
+    "short weight": ((LOGITS, LABELS), {"weight": torch.ones(3)}),
+    "unknown reduction": ((LOGITS, LABELS), {"reduction": "average"}),
+    "float labels": ((LOGITS, torch.tensor([0.0, 3.0, 1.0])), {}),
+    "int32 labels": ((LOGITS, LABELS.int()), {}),
+    "labels of (N, 1)": ((LOGITS, LABELS[:, None]), {}),
+    "too few labels": ((LOGITS, LABELS[:2]), {}),
+    "smoothing above 1": ((LOGITS, LABELS), {"label_smoothing": 1.5}),
+    "whole-number probabilities": ((LOGITS, torch.ones(3, 4, dtype=torch.int64)), {}),
+    "ignore_index with probabilities": ((LOGITS, torch.ones(3, 4)), {"ignore_index": 1}),
+}
+ERRORS = (IndexError, RuntimeError, ValueError)
+
+
+def answers_what_is_refused(loss: Callable[..., torch.Tensor], case: str) -> bool:
+    arguments, options = REFUSED[case]
+    try:
+        loss(*arguments, **options)
+    except ERRORS:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_right_losses_refuse_what_f_cross_entropy_refuses(case: str):
+    assert not answers_what_is_refused(functional.cross_entropy, case)
+    assert [name for name, right in mistakes.RIGHT.items() if answers_what_is_refused(right.loss, case)] == []
+
+
+def of_class(number: int) -> list[str]:
+    return [name for name, mistake in mistakes.WRONG.items() if mistake.bug_class == number]
+
+
+@pytest.mark.parametrize("name", of_class(6))
+def test_mistakes_of_validation_answer_what_must_be_refused(name: str):
+    assert any(answers_what_is_refused(mistakes.WRONG[name].loss, case) for case in REFUSED)
+
+
+def twice_backward(loss: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of two backwards through one graph, with upstream gradients that are no slices of memory."""
+    logits = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    result = loss(logits, torch.tensor([0, 4, 1, -100, 2, 2]), reduction="none", label_smoothing=0.1)
+    upstream = torch.arange(12.0, dtype=torch.float64)[::2] - 3.0
+    (first,) = torch.autograd.grad(result, logits, upstream, retain_graph=True)
+    first = first.clone()
+    (second,) = torch.autograd.grad(result, logits, upstream.flip(0))
+    return first, second
+
+
+def hessian_product(loss: Callable[..., torch.Tensor]) -> torch.Tensor | None:
+    """Return what a gradient penalty on a scaled loss sends back to logits and scale, or None where it is refused."""
+    logits = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 4, 1, -100, 2, 2])
+    try:
+        value = loss(logits, target, label_smoothing=0.1) * scale
+        (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+        penalty = gradient.square().sum()
+        parts = torch.autograd.grad(penalty, (logits, scale), allow_unused=True, materialize_grads=True)
+    except RuntimeError:
+        return None
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+@pytest.mark.parametrize("name", mistakes.RIGHT)
+def test_right_loss_can_go_back_twice_and_differentiates_its_gradient_or_refuses(name: str):
+    loss = mistakes.RIGHT[name].loss
+    torch.testing.assert_close(twice_backward(loss), twice_backward(functional.cross_entropy), rtol=1e-10, atol=1e-12)
+    second = hessian_product(loss)
+    if second is not None:
+        torch.testing.assert_close(second, hessian_product(functional.cross_entropy), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", of_class(24))
+def test_mistakes_of_second_backwards_are_right_once_and_wrong_twice(name: str):
+    loss = mistakes.WRONG[name].loss
+    (first, second), (right, right_again) = twice_backward(loss), twice_backward(functional.cross_entropy)
+    torch.testing.assert_close(first, right, rtol=1e-10, atol=1e-12)
+    repeated = torch.allclose(second, right_again, rtol=1e-9, atol=1e-12)
+    curvature = hessian_product(loss)
+    expected = hessian_product(functional.cross_entropy)
+    assert not repeated or (curvature is not None and not torch.allclose(curvature, expected, rtol=1e-9))
+
+
+@pytest.mark.parametrize("name", mistakes.RIGHT)
+def test_right_loss_forgets_its_last_call(name: str):
+    loss = mistakes.RIGHT[name].loss
+    problems = [
+        Problem(batch_size=9, num_classes=10, ignored=0.4, weight="random", seed=seed, reduction=reduction)
+        for seed, reduction in ((0, "mean"), (1, "mean"), (2, "none"), (3, "none"))
+    ]
+    assert [objection(loss, problem) for problem in problems] == [""] * len(problems)
