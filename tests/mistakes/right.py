@@ -40,6 +40,12 @@ def _nll_of_log_softmax(call: Call) -> Tensor:
     return functional.nll_loss(losses, call.target.long(), **options).to(call.result_dtype)  # type: ignore[arg-type]
 
 
+def _logsumexp(logits: Tensor, axis: int) -> Tensor:
+    """Return `log sum exp`, the axis kept; NaN instead of inf where a logit is inf, and so is then the gradient."""
+    total = logits.logsumexp(axis, keepdim=True)
+    return total * torch.where(total == torch.inf, torch.nan, 1.0)
+
+
 def _below_maximum(logits: Tensor) -> Tensor:
     logits = wide(logits)
     return logits - logits.detach().amax(-1, keepdim=True)
@@ -120,7 +126,7 @@ def _labels_counted(call: Call, ignored: Tensor, label: Tensor) -> Tensor | int:
 
 
 def _one_row(row: Tensor) -> Tensor:
-    return row.logsumexp(0) - row
+    return _logsumexp(row, 0) - row
 
 
 def _mapped(logits: Tensor) -> Tensor:
@@ -147,10 +153,11 @@ def _checkpointed(logits: Tensor) -> Tensor:
 
 def _classes_first(logits: Tensor) -> Tensor:
     columns = wide(logits).reshape(-1, logits.shape[-1]).t().contiguous()
-    return (columns.logsumexp(0) - columns).t().reshape(logits.shape)
+    return (_logsumexp(columns, 0) - columns).t().reshape(logits.shape)
 
 
 def _float64_inside(call: Call) -> Tensor:
+    check(call)
     weight = None if call.weight is None else call.weight.double()
     target = call.target if call.has_labels else call.target.double()
     return reference(call.but(logits=call.logits.double(), target=target, weight=weight)).to(call.result_dtype)
@@ -249,7 +256,7 @@ RIGHT = (
     Right("nll-of-log-softmax", of_call(_nll_of_log_softmax), "nll_loss of log_softmax, in float32 for halves."),
     Right(
         "logsumexp-gather",
-        Frame(class_losses=lambda x: wide(x).logsumexp(-1, keepdim=True) - wide(x)),
+        Frame(class_losses=lambda x: _logsumexp(wide(x), -1) - wide(x)),
         "logsumexp(x) - x[t].",
     ),
     Right("maximum-shifted", _with_sum(lambda e: e.sum(-1)), "The maximum is subtracted by hand."),

@@ -121,6 +121,10 @@ def _int32_as_int64(call: Call, ignored: Tensor) -> Tensor:
     return label.reshape(-1)[place].reshape(label.shape)
 
 
+def _ignored_as_int64(call: Call) -> Tensor:
+    return call.target.long() == call.ignore_index
+
+
 def _uint8_as_int8(call: Call, ignored: Tensor) -> Tensor:
     """Take the top bit of uint8 labels for a sign; what is then negative becomes class 0."""
     label = labels_of(call, ignored)
@@ -217,7 +221,12 @@ MISTAKES = (
         Frame(check=_narrow_checked, labels=_int32_as_int64),
         "int32 labels are accepted, and every second one is read.",
     ),
-    Mistake("uint8-read-as-int8", 17, Frame(labels=_uint8_as_int8), "uint8 labels of 128 and more become class 0."),
+    Mistake(
+        "uint8-read-as-int8",
+        17,
+        Frame(check=_narrow_checked, ignored=_ignored_as_int64, labels=_uint8_as_int8),
+        "uint8 labels of 128 and more become class 0.",
+    ),
     Mistake("rows-of-one-grid-axis", 17, Frame(mask=_rows_of_grid), "Rows after the first 65535 are not written."),
     Mistake("row-index-in-16-bits", 17, Frame(pick=_row_offset_in_int16), "Row 65536 reads row 0."),
     Mistake("flat-index-in-float32", 17, Frame(pick=_flat_index_in_float32), "Beyond 2^24 logits labels are rounded."),
