@@ -146,8 +146,8 @@ def reference(call: Call) -> Tensor:
     return functional.cross_entropy(wide(call.logits), target, *options).to(call.result_dtype)
 
 
-def of_call(answer: Callable[[Call], Tensor]) -> Loss:
-    """Return a loss with the signature of `F.cross_entropy` from one of a `Call`."""
+def of_call(answer: Callable[[Call], Tensor], check: Callable[[Call], None] = check) -> Loss:
+    """Return a loss with the signature of `F.cross_entropy` from one of a `Call`, which is checked first."""
 
     def loss(
         input: Tensor,  # noqa: A002 - torch's name
@@ -157,7 +157,9 @@ def of_call(answer: Callable[[Call], Tensor]) -> Loss:
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        return answer(Call(input, target, weight, ignore_index, reduction, label_smoothing))
+        call = Call(input, target, weight, ignore_index, reduction, label_smoothing)
+        check(call)
+        return answer(call)
 
     return loss
 

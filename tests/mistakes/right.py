@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from xentbench.mistakes import frame
 from xentbench.mistakes.blocks import running
-from xentbench.mistakes.call import Call, check, classes_last, of_call, reference, wide
+from xentbench.mistakes.call import Call, classes_last, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, class_losses
 from xentbench.mistakes.kernel import Kernel, apply, effective_target, refuse_double_backward, times
 from xentbench.mistakes.mistake import Right
@@ -30,7 +30,6 @@ MOST_ROWS = 512
 
 def _nll_of_log_softmax(call: Call) -> Tensor:
     """Compose the two functions that `F.cross_entropy` composes, where the target is labels without smoothing."""
-    check(call)
     if not call.has_labels or call.smoothing:
         return reference(call)
     losses = functional.log_softmax(wide(call.logits), 0 if call.logits.dim() == 1 else 1)
@@ -156,7 +155,6 @@ def _classes_first(logits: Tensor) -> Tensor:
 
 
 def _float64_inside(call: Call) -> Tensor:
-    check(call)
     weight = None if call.weight is None else call.weight.double()
     target = call.target if call.has_labels else call.target.double()
     return reference(call.but(logits=call.logits.double(), target=target, weight=weight)).to(call.result_dtype)
@@ -164,7 +162,6 @@ def _float64_inside(call: Call) -> Tensor:
 
 def _chunks_of_rows(call: Call) -> Tensor:
     """Answer 50 rows of the batch at a time, and divide once."""
-    check(call)
     if call.logits.dim() == 1 or not len(call.logits):
         return reference(call)
     pairs = zip(torch.split(wide(call.logits), 50), torch.split(call.target, 50), strict=True)
@@ -237,7 +234,6 @@ def _of_rows(row_losses: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call],
     """Complete `(rows, C)` logits and effective targets to `(rows,)` losses into a whole loss."""
 
     def loss(call: Call) -> Tensor:
-        check(call)
         ignored = torch.zeros(call.row_shape, dtype=torch.bool, device=call.logits.device)
         if call.has_labels:
             ignored = frame.ignored_rows(call)

@@ -36,6 +36,10 @@ def _but(*skipped: Callable[[Call], None]) -> Callable[[Call], None]:
     return checked
 
 
+def _but_all(_call: Call) -> None:
+    """Let anything pass."""
+
+
 def _clamped(call: Call, ignored: Tensor) -> Tensor:
     return labels_of(call, ignored).clamp(0, call.classes - 1)
 
@@ -151,13 +155,25 @@ MISTAKES = (
         Frame(check=UNCHECKED, pick=_nothing_at_label, weigh=_weigh_inside, divisor=_weight_outside),
         "A label out of range costs nothing but counts in the mean.",
     ),
-    Mistake("weight-of-any-size", 6, of_call(_fitted_weight), "A weight of wrong size is cut or repeated."),
-    Mistake("unknown-reduction-is-mean", 6, of_call(_known_reduction), "An unknown reduction is taken for the mean."),
     Mistake(
-        "unknown-reduction-is-none", 6, of_call(_known_reduction_or_none), "An unknown reduction is taken for none."
+        "weight-of-any-size", 6, of_call(_fitted_weight, check=_but_all), "A weight of wrong size is cut or repeated."
     ),
-    Mistake("labels-of-any-dtype", 6, of_call(_any_dtype), "Labels such as 1.7 are truncated."),
-    Mistake("smoothing-above-1", 6, of_call(_smoothing_clamped), "A label_smoothing above 1 is taken for 1."),
-    Mistake("first-rows-only", 6, of_call(_first_rows), "Surplus logits or labels are left out."),
-    Mistake("labels-of-any-shape", 6, of_call(_broadcast), "A target of shape (N, 1) is flattened."),
+    Mistake(
+        "unknown-reduction-is-mean",
+        6,
+        of_call(_known_reduction, check=_but_all),
+        "An unknown reduction is taken for the mean.",
+    ),
+    Mistake(
+        "unknown-reduction-is-none",
+        6,
+        of_call(_known_reduction_or_none, check=_but_all),
+        "An unknown reduction is taken for none.",
+    ),
+    Mistake("labels-of-any-dtype", 6, of_call(_any_dtype, check=_but_all), "Labels such as 1.7 are truncated."),
+    Mistake(
+        "smoothing-above-1", 6, of_call(_smoothing_clamped, check=_but_all), "A label_smoothing above 1 is taken for 1."
+    ),
+    Mistake("first-rows-only", 6, of_call(_first_rows, check=_but_all), "Surplus logits or labels are left out."),
+    Mistake("labels-of-any-shape", 6, of_call(_broadcast, check=_but_all), "A target of shape (N, 1) is flattened."),
 )
