@@ -274,7 +274,7 @@ RIGHT = (
     Right("row-by-row", Frame(class_losses=_row_by_row), "A Python loop over rows."),
     Right("checkpointed", Frame(class_losses=_checkpointed), "Forward is repeated in backward."),
     Right("classes-first", Frame(class_losses=_classes_first), "Works on the transposed copy."),
-    Right("online-of-7", Frame(class_losses=running(7)), "Running maximum and sum over blocks of 7 classes."),
+    Right("online-of-32", Frame(class_losses=running(32)), "Running maximum and sum over blocks of 32 classes."),
     Right("float64-inside", of_call(_float64_inside), "Computes in float64 and casts back."),
     Right("chunks-of-rows", of_call(_chunks_of_rows), "50 rows at a time."),
     Right(
