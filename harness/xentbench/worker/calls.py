@@ -197,8 +197,9 @@ def hessian_product(loss: Loss, problem: Problem, inputs: Inputs) -> torch.Tenso
     result = loss(logits, target)
     upstream = inputs.upstream.to(result.dtype).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(result, logits, upstream, create_graph=True)
-    (product,) = torch.autograd.grad(gradient, logits, direction(problem), allow_unused=True)
-    return torch.zeros_like(logits) if product is None else product
+    # Not autograd.grad: on its way to the logits it never visits the node by which once_differentiable raises.
+    gradient.backward(direction(problem))  # type: ignore[no-untyped-call]
+    return torch.zeros_like(logits) if logits.grad is None else logits.grad
 
 
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
