@@ -16,7 +16,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "harness", "implementations"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "harness", "implementations", "tests"):
         (source / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(folder), str(source)]
     subprocess.run(command, check=True, timeout=300)
@@ -28,12 +28,14 @@ def test_the_wheel_has_one_top_level_name_of_ours(wheel: zipfile.ZipFile):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"xentbench"}
 
 
-def test_the_wheel_ships_types_templates_and_every_implementation(wheel: zipfile.ZipFile):
+def test_the_wheel_ships_types_templates_implementations_and_mistakes(wheel: zipfile.ZipFile):
     names = set(wheel.namelist())
     assert "xentbench/py.typed" in names
     assert any(name.startswith("xentbench/report/") and name.endswith(".jinja") for name in names)
     for file in (ROOT / "implementations").glob("*.py"):
         assert f"xentbench/implementations/{file.name}" in names
+    for file in (ROOT / "tests" / "mistakes").glob("*.py"):
+        assert f"xentbench/mistakes/{file.name}" in names
     for file in (ROOT / "harness" / "xentbench").rglob("*.py"):
         assert f"xentbench/{file.relative_to(ROOT / 'harness' / 'xentbench')}" in names
 
