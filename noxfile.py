@@ -45,6 +45,15 @@ def parity(session: nox.Session) -> None:
         session.run("xentbench", "parity", *arguments)
 
 
+@nox.session
+def judge(session: nox.Session) -> None:
+    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour."""
+    install(session, "-e", ".[workloads]")
+    for _ in range(3):
+        session.run("xentbench", "selftest", "judge")
+    session.run("xentbench", "parity", "--compile", *session.posargs)
+
+
 @nox.session(name="pytest-bench")
 def pytest_bench(session: nox.Session) -> None:
     """Time the same implementations through pytest-benchmark, for people who live in pytest; saves and compares."""

@@ -20,20 +20,8 @@ if TYPE_CHECKING:
 
 FULL = panel.panel("full")
 DECLARED = Description("candidate", Source("object", "here:candidate"), "here:candidate", speaks=True)
-# What the panel does not ask: targets of other shapes or with fractions, label smoothing above 1, uint8 labels of 128
-# and more, the derivative of the gradient by the upstream, more than 2^24 logits, float16 sums that overflow.
-NOT_YET = frozenset(
-    {
-        "first-rows-only",
-        "flat-index-in-float32",
-        "labels-of-any-dtype",
-        "labels-of-any-shape",
-        "smoothing-above-1",
-        "sum-stored-in-float16",
-        "uint8-read-as-int8",
-        "upstream-is-a-constant",
-    }
-)
+# Needs more than 2^24 logits.
+NOT_YET = frozenset({"flat-index-in-float32"})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +57,7 @@ def test_each_of_25_classes_has_three_mistakes_or_more():
 
 def test_names_and_notes_are_unique_and_told():
     entries = [*mistakes.WRONG.values(), *mistakes.RIGHT.values()]
-    assert len({entry.name for entry in entries}) == len(entries) == 225
+    assert len({entry.name for entry in entries}) == len(entries) > 200
     assert all(entry.note.endswith(".") for entry in entries)
     for entry in entries:
         Implementation(name=entry.name, function=entry.loss)  # refuses names that are no names
@@ -229,7 +217,6 @@ BEYOND: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
     "flat-index-in-float32": lambda: rows_of(4_200, 4_099),
     "tail-of-65536-dropped": lambda: rows_of(1, 65_600),
     "first-65536-classes-only": lambda: rows_of(1, 65_600),
-    "sum-stored-in-float16": lambda: (torch.zeros(1, 65_536, dtype=torch.float16), torch.tensor([3])),
     "int32-read-as-int64": lambda: (rows_of(9, 5)[0], rows_of(9, 5)[1].int()),
     "uint8-read-as-int8": lambda: (rows_of(9, 256)[0], torch.arange(247, 256).to(torch.uint8)),
     "leading-block-masked": lambda: with_special(slice(0, 16), -torch.inf, label=20),

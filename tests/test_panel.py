@@ -15,6 +15,7 @@ from xentbench.examining import examine_here
 from xentbench.posing import Question
 from xentbench.spec import (
     DTYPE_BYTES,
+    FAMILIES,
     LAYOUTS,
     Description,
     Implementation,
@@ -23,6 +24,7 @@ from xentbench.spec import (
     Status,
     UsageError,
     Verdict,
+    problem_axes,
 )
 
 QUICK, FULL = panel.panel("quick"), panel.panel("full")
@@ -329,14 +331,60 @@ def test_panel_is_small_sorted_and_written_as_keys(name):
     assert [Problem.parse(problem.key) for problem in problems] == list(problems)
     sizes = [problem.elements for problem in problems]
     assert sizes == sorted(sizes)
-    assert max(sizes) <= 70_000
+    assert sum(size > 1_000_000 for size in sizes) <= (name == "full")
 
 
-def test_full_panel_contains_the_others():
+def test_full_panel_contains_the_quick_one():
     assert set(QUICK) < set(FULL)
-    assert set(panel.panel("compiled")) <= set(QUICK)
-    assert 20 <= len(QUICK) <= 30
-    assert 70 <= len(FULL) <= 130
+    assert 20 <= len(QUICK) <= 40
+    assert 100 <= len(FULL) <= 200
+
+
+def test_compiled_panel_asks_a_dozen_problems_in_one_grad_mode_each():
+    problems = panel.panel("compiled")
+    assert 10 <= len(problems) <= 14
+    assert {problem.mode for problem in problems} == {"grad", "no-grad"}
+    assert {problem.reduction for problem in problems} == {"mean", "sum", "none"}
+    assert any(problem.weight != "none" for problem in problems)
+    assert any(problem.ignored for problem in problems)
+    assert any(problem.label_smoothing for problem in problems)
+    assert any(problem.dims for problem in problems)
+    assert any(not problem.has_index_target for problem in problems)
+    assert sum(problem.dtype == "bfloat16" for problem in problems) >= 2
+
+
+def test_every_value_of_every_axis_occurs():
+    for name, (_, _, choices) in problem_axes().items():
+        if name not in ("mode", "contract"):
+            expected = set(choices) - {"recorded"}
+            assert expected <= {getattr(problem, name) for problem in FULL}, name
+    assert set(FAMILIES) <= {problem.logits for problem in FULL}
+    assert {-100, -1, 0, 1, 2, 255, 256} <= {problem.ignore_index for problem in FULL if problem.ignored}
+    assert {0.0, 1.0} < {problem.ignored for problem in FULL}
+    assert {0.0, 0.1, 1.0} <= {problem.label_smoothing for problem in FULL}
+    assert {1e-3, 1.0, 10.0, 100.0} <= {problem.scale for problem in FULL}
+    assert {0.0, -300.0, 1e4, -1e4} <= {problem.offset for problem in FULL}
+    assert {None, 0, 1, 2, 32, 33, 65_537} <= {problem.batch_size for problem in FULL}
+    assert {1, 2, 10, 64, 65, 128, 130, 1000, 4097, 32_769, 65_536, 128_256} <= {p.num_classes for p in FULL}
+
+
+MATTERING = ("dtype", "reduction", "upstream", "ignore_index", "weight", "label_smoothing")
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(MATTERING, 2)))
+def test_pairs_of_the_axes_that_matter_meet(pair):
+    first, second = pair
+    labelled = [p for p in FULL if p.has_index_target and not p.must_raise]
+    met = {(getattr(p, first), getattr(p, second)) for p in labelled}
+    values = {
+        "dtype": set(DTYPE_BYTES),
+        "reduction": {"mean", "sum", "none"},
+        "upstream": {"random", "expanded", "strided"},
+        "ignore_index": {-100, -1, 0, 1, 255},
+        "weight": {"none", "random", "unequal", "some-zero"},
+        "label_smoothing": {0.0, 0.1, 1.0},
+    }
+    assert set(itertools.product(values[first], values[second])) <= met
 
 
 @pytest.mark.parametrize("problems", [QUICK, FULL], ids=["quick", "full"])

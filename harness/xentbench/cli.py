@@ -196,20 +196,25 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
 
 @cli.command()
 @click.argument("what", type=click.Choice(["judge", "clock", "all"]), default="all")
+@click.option("--quick", is_flag=True, help="Of the judge: one mistake of each class, on the quick panel.")
 @options.seed_option
 @options.json_option
-def selftest(what: str, seed: int | None, json_file: str | None) -> int:
+def selftest(what: str, *, quick: bool, seed: int | None, json_file: str | None) -> int:
     """Try the harness on this machine: does its judge find planted faults, does its clock tell twins apart?
 
     \b
     Example: xentbench selftest judge
     """  # noqa: D301
+    from xentbench import console, showing
     from xentbench import selftest as trial
-    from xentbench import showing
 
     options.check_json(json_file)
-    seed = options.fresh_seed(seed)
-    lines = [*(trial.judge(seed) if what != "clock" else []), *(trial.clock(seed) if what != "judge" else [])]
+    seed, lines = options.fresh_seed(seed), []
+    if what != "clock":
+        with console.progressing(console.errors()) as watch:
+            lines += trial.judge(seed, watch, quick=quick)
+    if what != "judge":
+        lines += trial.clock(seed)
     if json_file != STDOUT:
         showing.scores(lines, seed)
     options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})

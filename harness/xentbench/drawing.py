@@ -67,7 +67,8 @@ def _labels(problem: Problem, stream: Stream) -> Labels:
         mass = np.arange(1, classes + 1, dtype=np.float64) ** -ZIPF_EXPONENT
         return np.searchsorted(np.cumsum(mass) / mass.sum(), stream.uniform(rows)).clip(max=classes - 1)
     if problem.labels == "edges":
-        return np.where(stream.uniform(rows) < 0.5, 0, classes - 1)  # noqa: PLR2004 - a fair coin
+        first = stream.integers(2, 1)[0]
+        return np.where((np.arange(rows) + first) % 2 == 0, 0, classes - 1)
     return stream.integers(classes, rows)
 
 
@@ -165,6 +166,8 @@ def target(problem: Problem, labels: Labels, stream: Stream) -> torch.Tensor:
         index = np.where(ignored, problem.ignore_index, labels)
         if problem.invalid.startswith("label"):
             index[int(stream.integers(problem.rows, 1)[0])] = problem.num_classes if "high" in problem.invalid else -1
+        if problem.invalid == "target-long":
+            return torch.from_numpy(np.append(index, 0))
         return torch.from_numpy(index).to(getattr(torch, problem.label_dtype)).reshape(problem.row_shape)
     rows = np.zeros((problem.rows, problem.num_classes))
     if problem.target == "one-hot":

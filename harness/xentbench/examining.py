@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 REFUSING: Final = ("TypeError", "ValueError", "IndexError", "RuntimeError", "AssertionError")
 """Exceptions by which functions refuse arguments of a form that they were not written for; no other is a refusal."""
 
+OPTIONAL: Final = (
+    "gradient",
+    "target_gradient",
+    "second_loss",
+    "second_gradient",
+    "gradient_again",
+    "hessian_product",
+    "upstream_slope",
+)
+"""Tensors of `Answers` that may be missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -87,14 +98,13 @@ def examine_here(entry: Implementation, declared: Description, question: Questio
 
 def _answers(reply: Record, answered: Tensors) -> inputs.Answers:
     """Return what a worker answered; raises KeyError, TypeError or ValueError where it is not understood."""
-    optional = ("gradient", "target_gradient", "second_loss", "second_gradient", "gradient_again", "hessian_product")
     return inputs.Answers(
         loss=answered["loss"],
         loss_no_grad=answered["loss_no_grad"],
         loss_again=answered["loss_again"],
         changed=tuple(map(str, reply["changed"])),
         notes=tuple(note for note in parity.NOTES if note in reply["notes"]),
-        **{name: answered.get(name) for name in optional},
+        **{name: answered.get(name) for name in OPTIONAL},
     )
 
 

@@ -65,6 +65,7 @@ class Answers:
         second_gradient: of that second call.
         gradient_again: a second backward through the first call's graph (`retain_graph`).
         hessian_product: second derivative of the upstream-weighted loss times `direction`.
+        upstream_slope: derivative of the gradient times `direction` with respect to the upstream gradient.
         notes: what the implementation refuses by an exception, as labels: `backward-once`, `no-double-backward`.
     """
 
@@ -78,6 +79,7 @@ class Answers:
     second_gradient: torch.Tensor | None = None
     gradient_again: torch.Tensor | None = None
     hessian_product: torch.Tensor | None = None
+    upstream_slope: torch.Tensor | None = None
     notes: tuple[str, ...] = ()
 
 

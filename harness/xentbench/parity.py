@@ -135,6 +135,7 @@ def _not_refused(problem: Problem, answers: Answers) -> Verdict:
     what = {
         "label-high": f"a label of {problem.num_classes}, where classes end at {problem.num_classes - 1},",
         "label-low": f"a label of -1, which is not ignore_index ({problem.ignore_index}),",
+        "target-long": f"a target of {problem.rows + 1} labels for {problem.rows} rows",
         "weight-short": f"class weights for {problem.num_classes - 1} of {problem.num_classes} classes",
         "weight-long": f"{problem.num_classes + 1} class weights for {problem.num_classes} classes",
         "reduction": "the reduction 'average', which there is not,",
@@ -189,7 +190,9 @@ def _beyond(case: _Case, answers: Answers) -> Iterator[_Outcome]:
     elif again is not None:
         yield _told_as("repeat", _gradient(case, again, "gradient", f"gradient {RETAINED}"))
     if answers.hessian_product is not None:
-        yield _curvature(case, answers.hessian_product)
+        yield _second_derivative(case, answers.hessian_product, "Hessian-vector product")
+    if answers.upstream_slope is not None:
+        yield _second_derivative(case, answers.upstream_slope, "gradient's derivative by the upstream gradient")
 
 
 def _told_as(quantity: str, outcome: _Outcome) -> _Outcome:
@@ -201,23 +204,26 @@ def _told_as(quantity: str, outcome: _Outcome) -> _Outcome:
     return dataclasses.replace(outcome, findings=findings, error_ulp=None)
 
 
-def _curvature(case: _Case, tensor: torch.Tensor) -> _Outcome:
-    """Compare a Hessian-vector product, where it is finite."""
-    name, numbers = "Hessian-vector product", numbers_of(tensor)
-    if numbers is None or tuple(tensor.shape) != case.problem.logits_shape:
-        message = f"{name} has shape {tuple(tensor.shape)}, expected {case.problem.logits_shape}"
+def _second_derivative(case: _Case, tensor: torch.Tensor, name: str) -> _Outcome:
+    """Compare a second derivative, with respect to the logits or to the upstream gradient, where it is asked."""
+    problem, numbers = case.problem, numbers_of(tensor)
+    of_logits = name.startswith("Hessian")
+    shape = problem.logits_shape if of_logits else problem.loss_shape
+    if numbers is None or tuple(tensor.shape) != shape:
+        message = f"{name} has shape {tuple(tensor.shape)}, expected {shape}"
         return _fault(Status.WRONG_GRADIENT, "double-backward", message)
-    expected, allowed = curvature.product(case.problem, case.inputs, case.truth)
-    got = classes_last(numbers, case.problem).numpy()
+    expected, allowed = (curvature.product if of_logits else curvature.slope)(problem, case.inputs, case.truth)
+    got = (classes_last(numbers, problem) if of_logits else numbers.reshape(-1)).numpy()
     got, expected = np.where(np.isnan(expected), 0.0, got), np.nan_to_num(expected, nan=0.0)
-    compared = compare(got, Values(expected, expected), {Grade.H: allowed}, case.problem.dtype)
+    compared = compare(got, Values(expected, expected), {Grade.H: allowed}, problem.dtype)
     if not compared.wrong.any():
         return _Outcome()
     looks_like = "the second derivative is silently zero: refuse it (once_differentiable)" if not got.any() else ""
-    row, column = divmod(compared.worst, case.problem.num_classes)
-    place = _place(case.problem, row, column)
+    place = _place(problem, *divmod(compared.worst, problem.num_classes)) if of_logits else ()
+    if not of_logits and problem.loss_shape:
+        place = np.unravel_index(compared.worst, problem.loss_shape)
     failure = worst_failure("double-backward", name, compared, place, looks_like)
-    rows: Flags = np.any(compared.wrong, axis=1)
+    rows: Flags = np.any(compared.wrong, axis=1) if of_logits else np.ones(problem.rows, dtype=bool)
     return _Outcome((_Finding(Status.WRONG_GRADIENT, failure, rows, case),), Grade.FAIL)
 
 

@@ -274,7 +274,7 @@ def product(loss, x):
     weight_of_loss = upstream.to(loss.dtype).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss, x, weight_of_loss, create_graph=True)
     gradient.backward(direction.to(x.dtype))
-    return 0.0 if x.grad is None else x.grad.tolist()
+    return [0.0 if leaf.grad is None else leaf.grad.tolist() for leaf in (x, weight_of_loss)]
 print("expected", product(truth, exact), "got", product(ask(logits, target), logits))
 """,
     "refusal": """\

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.nn import functional
 
-from xentbench import environment, panel, statistics, timing
+from xentbench import environment, mistakes, panel, statistics, timing
 from xentbench.crews import Crew
 from xentbench.examining import examine_here
 from xentbench.posing import Questions
@@ -20,10 +20,13 @@ from xentbench.timing import Budget, Lane
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator
 
-    Loss = Callable[..., torch.Tensor]
+    from xentbench.mistakes import Mistake, Right
+    from xentbench.sweep import Watch
 
+FEW_RIGHT: Final = 3
+"""Right losses that a quick trial asks."""
 DUELS: Final = 30
 """A/A duels a problem: 0 false alarms in 60 bound their rate below 5 % (one-sided, 95 %)."""
 
@@ -42,84 +45,59 @@ class Scored:
         return {"name": self.name, "expected": self.expected, "seen": self.seen, "passed": self.passed}
 
 
-def _scaled(by: float) -> Loss:
-    return lambda logits, target, **options: functional.cross_entropy(logits, target, **options) * by
+def judge(seed: int, watch: Watch, *, quick: bool = False) -> list[Scored]:
+    """Put the collection of mistakes and of right losses before the judge, in this process.
+
+    Args:
+        seed: of the numbers.
+        watch: who looks on.
+        quick: one mistake of each class and the quick panel, instead of all of them and the full one.
+
+    Returns:
+        One line a class of bugs, and one for the right losses. A mistake is found once one problem shows it.
+    """
+    problems, questions = panel.panel("quick" if quick else "full"), Questions(seed, {})
+    classes: dict[int, list[Mistake]] = {}
+    for mistake in mistakes.WRONG.values():
+        classes.setdefault(mistake.bug_class, []).append(mistake)
+    if quick:
+        classes = {number: members[:1] for number, members in classes.items()}
+    right = list(mistakes.RIGHT.values())[: FEW_RIGHT if quick else None]
+    watch.stage("judging the judge", sum(map(len, classes.values())) + len(right))
+
+    def objections(entry: Mistake | Right) -> Iterator[Problem]:
+        watch.step(entry.name)
+        held = Implementation(name=entry.name, function=entry.loss)
+        declared = Description(entry.name, object_source("xentbench.mistakes:WRONG"), "selftest", speaks=True)
+        return (problem for problem in problems if examine_here(held, declared, questions(problem)).is_wrong)
+
+    with _one_thread():
+        missed = {
+            number: [entry.name for entry in members if next(objections(entry), None) is None]
+            for number, members in sorted(classes.items())
+        }
+        rejected = [entry.name for entry in right if next(objections(entry), None) is not None]
+    lines = [
+        _scored(f"{number}: {mistakes.CLASSES[number]}", len(classes[number]), "found", names)
+        for number, names in missed.items()
+    ]
+    return [*lines, _scored("right losses", len(right), "let pass", rejected)]
 
 
-def _all_rows(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
-    """Divide a mean by all rows where ignored ones should not count."""
-    each = functional.cross_entropy(logits, target, **{**options, "reduction": "none"})
-    if options["reduction"] == "none":
-        return each
-    return each.mean() if options["reduction"] == "mean" else each.sum()
+def _scored(name: str, count: int, outcome: str, failed: list[str]) -> Scored:
+    seen = f"{count - len(failed)} of {count} {outcome}" + (f", but not {', '.join(failed)}" if failed else "")
+    return Scored(name, f"all {outcome}", seen, not failed)
 
 
-def _unshifted(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
-    return functional.nll_loss(
-        torch.log(logits.exp() / logits.exp().sum(1, keepdim=True)),
-        target,
-        weight=options["weight"],
-        ignore_index=options["ignore_index"],
-        reduction=options["reduction"],
-    )
-
-
-class _IgnoresUpstream(torch.autograd.Function):
-    """Saves the gradient for an upstream of one and returns it whatever comes."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor, options: Any) -> torch.Tensor:  # noqa: ANN401
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
-            loss = functional.cross_entropy(leaf, target, **options)
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        ctx.save_for_backward(gradient)
-        return loss.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *_upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # noqa: ANN401
-        (gradient,) = ctx.saved_tensors
-        return gradient, None, None
-
-
-def _ignores_upstream(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: ANN401
-    result: torch.Tensor = _IgnoresUpstream.apply(logits, target, options)  # type: ignore[no-untyped-call]
-    return result
-
-
-WRONG: Final[Mapping[str, Loss]] = {
-    "negated": _scaled(-1.0),
-    "biased by 1e-4": _scaled(1.0001),
-    "mean over all rows": _all_rows,
-    "unshifted exponent": _unshifted,
-    "ignores the upstream gradient": _ignores_upstream,
-}
-RIGHT: Final[Mapping[str, Loss]] = {
-    "F.cross_entropy": functional.cross_entropy,
-    "float64 inside": lambda logits, target, weight=None, **options: functional.cross_entropy(
-        logits.double(), target, weight=None if weight is None else weight.double(), **options
-    ).to(logits.dtype),
-}
-
-
-def judge(seed: int) -> list[Scored]:
-    """Put planted faults and right losses before the judge, in this process, on the quick panel's labelled problems."""
-    problems = [problem for problem in panel.panel("quick") if problem.is_plain]
-    lines = []
-    for name, loss in WRONG.items():
-        hits = _failures(name, loss, problems, seed)
-        lines.append(Scored(name, "found", f"wrong on {hits} of {len(problems)} problems", hits > 0))
-    for name, loss in RIGHT.items():
-        hits = _failures(name, loss, problems, seed)
-        lines.append(Scored(name, "no objection", f"wrong on {hits} of {len(problems)} problems", hits == 0))
-    return lines
-
-
-def _failures(name: str, loss: Loss, problems: list[Problem], seed: int) -> int:
-    entry = Implementation(name="planted", function=loss)
-    declared = Description(name, object_source("torch.nn.functional:cross_entropy"), "selftest")
-    questions = Questions(seed, {})
-    return sum(examine_here(entry, declared, questions(problem)).is_wrong for problem in problems)
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: of thousands of tiny calls, threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def clock(seed: int) -> list[Scored]:

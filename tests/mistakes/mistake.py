@@ -19,7 +19,7 @@ class Mistake:
 
     Attributes:
         name: unique, in kebab case.
-        bug_class: 1 to 25, see the package's docstring.
+        bug_class: key of the package's `CLASSES`.
         loss: has the signature of `torch.nn.functional.cross_entropy` from `weight` on by keyword.
         note: one sentence: what it does wrong, and where that shows.
     """

@@ -106,14 +106,6 @@ def _sum_of_exponentials_in(halves: tuple[torch.dtype, ...]) -> Callable[[Tensor
     return losses
 
 
-def _sum_in_float16(logits: Tensor) -> Tensor:
-    """Round a float16 row's sum of exponentials to float16: up to 65504 it fits, and is inf from there on."""
-    if logits.dtype is not torch.float16:
-        return class_losses(logits)
-    below = logits.float() - logits.detach().float().amax(-1, keepdim=True)
-    return rounded(below.exp().sum(-1, keepdim=True), torch.float16).log() - below
-
-
 def _row_sum_in_half(rows: Tensor, divisor: Tensor | int, how: str) -> Tensor:
     """Add up rows in lanes whose running sum is kept in bfloat16."""
     if how == "none" or rows.numel() <= LANES:
@@ -229,7 +221,6 @@ MISTAKES = (
         Frame(class_losses=_sum_of_exponentials_in((torch.bfloat16,))),
         "bfloat16 keeps its running sum of exponentials, float16 does not.",
     ),
-    Mistake("sum-stored-in-float16", 13, Frame(class_losses=_sum_in_float16), "More than 65504 equal classes are inf."),
     Mistake("rows-summed-in-bfloat16", 13, Frame(reduce=_row_sum_in_half), "The sum over rows runs in bfloat16."),
     Mistake(
         "count-saturates", 13, Frame(divisor=_count_saturates), "Rows are counted in a half dtype, to 256 or 2048."

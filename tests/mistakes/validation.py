@@ -11,7 +11,6 @@ from xentbench.mistakes.call import (
     check_options,
     check_target,
     check_weight,
-    classes_last,
     of_call,
     wide,
 )
@@ -100,29 +99,12 @@ def _known_reduction_or_none(call: Call) -> Tensor:
     return _answer(Frame(), call.but(reduction=call.reduction if call.reduction in ("sum", "mean") else "none"))
 
 
-def _any_dtype(call: Call) -> Tensor:
-    """Truncate labels of any dtype to int64."""
-    return _answer(Frame(), call.but(target=call.target.long()) if call.has_labels else call)
-
-
-def _smoothing_clamped(call: Call) -> Tensor:
-    """Take a label_smoothing above 1 for 1."""
-    return _answer(Frame(), call.but(label_smoothing=min(1.0, call.label_smoothing)))
-
-
 def _first_rows(call: Call) -> Tensor:
     """Use as many rows as both logits and target have."""
     if not call.has_labels or call.logits.dim() == 1 or call.target.dim() == 0:
         return _answer(Frame(), call)
     rows = min(len(call.logits), len(call.target))
     return _answer(Frame(), call.but(logits=call.logits[:rows], target=call.target[:rows]))
-
-
-def _broadcast(call: Call) -> Tensor:
-    """Flatten a target that has the right number of labels in a wrong shape, such as `(N, 1)`."""
-    fits = call.target.numel() == classes_last(call.logits)[..., 0].numel()
-    wrong = call.has_labels and fits and tuple(call.target.shape) != call.row_shape
-    return _answer(Frame(), call.but(target=call.target.reshape(call.row_shape)) if wrong else call)
 
 
 def _answer(frame: Frame, call: Call) -> Tensor:
@@ -170,10 +152,5 @@ MISTAKES = (
         of_call(_known_reduction_or_none, check=_but_all),
         "An unknown reduction is taken for none.",
     ),
-    Mistake("labels-of-any-dtype", 6, of_call(_any_dtype, check=_but_all), "Labels such as 1.7 are truncated."),
-    Mistake(
-        "smoothing-above-1", 6, of_call(_smoothing_clamped, check=_but_all), "A label_smoothing above 1 is taken for 1."
-    ),
     Mistake("first-rows-only", 6, of_call(_first_rows, check=_but_all), "Surplus logits or labels are left out."),
-    Mistake("labels-of-any-shape", 6, of_call(_broadcast, check=_but_all), "A target of shape (N, 1) is flattened."),
 )

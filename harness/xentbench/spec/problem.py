@@ -21,7 +21,7 @@ FAMILIES: Final = ("normal", "peaked", "uniform", "equal", "wide", "masked", "le
 """Synthetic families of logits; any other name means recorded ones."""
 LAYOUTS: Final = ("contiguous", "transposed", "column-slice", "row-slice", "expanded", "channels-last", "offset")
 LABEL_DTYPES: Final = ("int64", "int32", "int16", "uint8", "float32")
-INVALID: Final = ("none", "label-high", "label-low", "weight-short", "weight-long", "reduction")
+INVALID: Final = ("none", "label-high", "label-low", "target-long", "weight-short", "weight-long", "reduction")
 
 _LARGEST: Final = 2**62
 _KEY = "key"
@@ -122,6 +122,9 @@ class Problem:
             raise UsageError(msg)
         if self.invalid.startswith("label") and not (self.has_index_target and self.rows):
             msg = f"invalid {self.invalid!r} needs class indices and at least one row, got target {self.target!r}"
+            raise UsageError(msg)
+        if self.invalid == "target-long" and not self.is_plain:
+            msg = f"invalid {self.invalid!r} needs class indices for a batch (N, C), got logits of {self.logits_shape}"
             raise UsageError(msg)
         if self.may_raise and self.ignores:
             msg = f"label-dtype {self.label_dtype!r} goes without ignored rows: their value may not fit into it"

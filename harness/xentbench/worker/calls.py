@@ -178,17 +178,17 @@ def _more(loss: Loss, problem: Problem, inputs: Inputs) -> dict[str, Any]:
         notes.append("backward-once")
     if problem.dtype in ("float64", "float32"):
         try:
-            answers["hessian_product"] = hessian_product(loss, problem, inputs)
+            answers["hessian_product"], answers["upstream_slope"] = second_derivatives(loss, problem, inputs)
         except REFUSALS:
             notes.append("no-double-backward")
     return {**{name: tensor for name, tensor in answers.items() if tensor is not None}, "notes": tuple(notes)}
 
 
-def hessian_product(loss: Loss, problem: Problem, inputs: Inputs) -> torch.Tensor:
-    """Return the second derivative of the upstream-weighted loss times `inputs.direction`, as autograd gives it.
+def second_derivatives(loss: Loss, problem: Problem, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `sum(gradient * inputs.direction)` gives by autograd: for the logits, and for the upstream gradient.
 
     The upstream gradient requires a gradient too, so that a backward without a graph of its own cannot pass unseen: it
-    has to raise, or its derivative with respect to the logits counts as zero.
+    has to raise, or its derivative counts as zero.
 
     Raises:
         RuntimeError: there is no second derivative, and it says so.
@@ -198,8 +198,9 @@ def hessian_product(loss: Loss, problem: Problem, inputs: Inputs) -> torch.Tenso
     upstream = inputs.upstream.to(result.dtype).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(result, logits, upstream, create_graph=True)
     # Not `torch.autograd.grad(gradient, logits)`: that never reaches the node in which `once_differentiable` raises.
-    gradient.backward(direction(problem))
-    return torch.zeros_like(logits) if logits.grad is None else logits.grad
+    gradient.backward(direction(problem))  # type: ignore[no-untyped-call]
+    found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in (logits, upstream)]
+    return found[0], found[1]
 
 
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
