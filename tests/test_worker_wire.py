@@ -44,6 +44,12 @@ def test_bfloat16_and_non_contiguous_tensors_arrive(ends):
     assert torch.equal(other.receive(5)[1]["x"], sent)
 
 
+def test_a_single_number_with_an_odd_stride_arrives(ends):
+    one, other = ends
+    one.send({}, {"x": torch.tensor([3.0, 4.0], dtype=torch.float16)[::2]})
+    assert other.receive(5)[1]["x"].tolist() == [3.0]
+
+
 def test_more_bytes_than_a_pipe_holds_arrive(ends):
     one, other = ends
     sent = torch.arange(300_000)

@@ -73,7 +73,7 @@ class Channel:
         self._write(struct.pack(">I", len(text)) + text, deadline)
         for tensor in held.values():
             if tensor.numel():
-                self._write(tensor.reshape(-1).view(torch.uint8).numpy().data, deadline)
+                self._write(_bytes_of(tensor), deadline)
 
     def receive(self, within_s: float | None = None) -> tuple[Record, Tensors]:
         """Read one record and its tensors (copies that belong to the caller).
@@ -131,6 +131,14 @@ class Channel:
             except BrokenPipeError as error:
                 msg = "the pipe was closed"
                 raise ChannelClosedError(msg) from error
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor; a single number may have any stride and count as contiguous."""
+    flat = tensor.reshape(-1)
+    flat = flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
+    view: memoryview = flat.view(torch.uint8).numpy().data
+    return view
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
