@@ -41,7 +41,7 @@ def test_right_answer_passes_with_everything_filled_in():
     assert verdict.grade in (Grade.A, Grade.B)
     assert not verdict.is_wrong
     assert verdict.failures == verdict.labels == verdict.deviations == ()
-    assert verdict.checks == 9
+    assert verdict.checks == 10
     assert 0.0 <= verdict.bound_ratio <= 1.0
     assert verdict.error_ulp >= 0.0
 

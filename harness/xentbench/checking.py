@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import offers, panel, reproducing
 from xentbench.crews import Examinee
+from xentbench.elementwise import LOOKS_LIKE
 from xentbench.examining import Examined, reproduce
 from xentbench.posing import Question, Questions
 from xentbench.shrinking import Budget, Counterexample, shrink
@@ -65,8 +66,8 @@ class Checked:
         status: the first status that is wrong, else `passed` or `unsupported`.
         dtypes: how accurate it is in each dtype that it answered.
         labels: what is honest but must be known; a declared deviation that occurred is one.
-        failures: problem, quantity, message and the command that reproduces it; the first of each quantity also has the
-            smallest counter-example, in one line and as a snippet of code (empty for the others).
+        failures: problem, quantity, message and the command that reproduces it; the one of each quantity that is told
+            first also has the smallest counter-example, in one line and as a snippet of code (empty for the others).
         refused: problem key -> reason.
         not_offered: option of `F.cross_entropy` that it refuses -> reason.
     """
@@ -162,13 +163,18 @@ def _problems_for(entry: Description, problems: Sequence[Problem], grid: str) ->
 
 
 def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Examined]) -> Shrunk:
-    """Look for the smallest counter-example to the first failure of each quantity, in the worker that still lives."""
+    """Look for the smallest counter-example to one failure of each quantity, in the worker that still lives.
+
+    The first whose mistake was recognised is taken, since it tells its author the most; else the first.
+    """
     end_s = time.monotonic() + SHRINKING_S
-    first: dict[str, Problem] = {}
+    first: dict[str, tuple[bool, Problem]] = {}
     for problem, examined in seen.items():
         if examined.verdict.is_wrong and examined.verdict.status not in ENDED:
             for failure in examined.verdict.failures:
-                first.setdefault(failure.quantity, problem)
+                known = LOOKS_LIKE in failure.message
+                if failure.quantity not in first or known > first[failure.quantity][0]:
+                    first[failure.quantity] = known, problem
 
     def fails(problem: Problem, inputs: Inputs) -> Verdict | None:
         if examinee.worker is None or not examinee.worker.alive:
@@ -177,7 +183,7 @@ def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Exa
         return examinee.examine(question, [], measure_memory=False).verdict
 
     found: Shrunk = {}
-    for quantity, problem in first.items():
+    for quantity, (_, problem) in first.items():
         # Simpler tensors might be valid ones, and an exception no longer due.
         most = 1 if problem.must_raise else Budget().questions
         budget = Budget(most, min(Budget().wall_s, end_s - time.monotonic()))
@@ -217,7 +223,8 @@ def conclude(
         for problem, verdict in wrong.items()
         for failure in verdict.failures
     ]
-    failures.sort(key=lambda failure: (*TELLING, "exception").index(failure["quantity"]))
+    order = (*TELLING, "exception")
+    failures.sort(key=lambda failure: (order.index(failure["quantity"]), not failure["counterexample"]))
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
+
+LOOKS_LIKE: Final = "looks like:"
+"""Stands before the mistake that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
     if compared.wrong.size > 1:
         parts.append(f"{compared.wrong.sum()} of {compared.wrong.size} numbers are wrong")
     if looks_like:
-        parts.append(f"looks like: {looks_like}")
+        parts.append(f"{LOOKS_LIKE} {looks_like}")
     return "; ".join(parts)
 
 

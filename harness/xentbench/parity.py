@@ -171,7 +171,8 @@ def _outcomes(case: _Case, answers: Answers) -> Iterator[_Outcome]:
         yield outcome
         if quantity == "repeat" and not outcome.findings:
             yield _Outcome(labels=(NOT_DETERMINISTIC,), checks=0)
-    if case.problem.mode != "no-grad":
+    # No gradient is asked for where the upstream one does not fit the loss.
+    if case.problem.mode != "no-grad" and tuple(answers.loss.shape) == case.problem.loss_shape:
         yield _gradient(case, answers.gradient, "gradient")
         if case.problem.target_grad and not case.problem.has_index_target:
             yield _gradient(case, answers.target_gradient, "target-gradient")

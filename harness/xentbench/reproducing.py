@@ -32,7 +32,7 @@ _LAYOUTS: Final = {
     "transposed": "{0}.transpose(0, -1).contiguous().transpose(0, -1)",
     "expanded": "{0}[:1].expand({0}.shape)",
     "channels-last": "{0}.movedim(1, -1).contiguous().movedim(-1, 1)",
-    "row-slice": "{0}.repeat_interleave(2, 0)[::2]",
+    "row-slice": "torch.stack([{0}, torch.zeros_like({0})], 1).flatten(0, 1)[::2]",
     "column-slice": "F.pad({0}, (1, 2))[..., 1:-2]",
     "offset": "F.pad({0}.flatten(), (1, 0))[1:].view({0}.shape)",
 }
@@ -222,6 +222,8 @@ def _last(found: Counterexample) -> str:
         kind = "refusal"
     elif failure.where.startswith("loss without gradients"):
         kind = "no-grad"
+    elif kind == "dtype" and failure.message.startswith("loss without gradients"):
+        kind = "dtype-no-grad"
     elif SECOND in failure.message:
         kind = "second"
     elif RETAINED in failure.message:
@@ -297,11 +299,18 @@ print("expected", tuple(truth.shape), "got", tuple(ask(logits, target).shape))
     "dtype": """\
 print("expected", logits.dtype, "got", ask(logits, target).dtype)
 """,
+    "dtype-no-grad": """\
+with torch.no_grad():
+    print("expected", logits.dtype, "got", ask(logits.detach(), target.detach()).dtype)
+""",
     "mutation": """\
 before = ARGUMENT.detach().clone()
+try:
 """
-    + _GRADIENT
+    + "".join(f"    {line}\n" for line in _GRADIENT.splitlines())
     + """\
+except RuntimeError as error:
+    print("backward raised", error)
 print("expected", before.tolist(), "got", ARGUMENT.tolist())
 """,
     "exception": """\
