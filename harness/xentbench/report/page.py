@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import jinja2
 import numpy as np
 
+from xentbench.report.accuracy import accuracy
 from xentbench.report.figures import encode, figures
 from xentbench.report.standing import DECLARED, answer, standings
 from xentbench.report.style import INK, PAPER, RULE, foot
 from xentbench.report.tables import broken_cells, failures
-from xentbench.report.text import SIGNS, count_bytes, interval, plain, seconds, times
+from xentbench.report.text import SIGNS, count_bytes, digits, interval, plain, seconds, times
 from xentbench.report.view import View, is_wrong
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def render(run: RunLike | View, drawn: Mapping[str, str] | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"seconds": seconds, "bytes": count_bytes, "times": times}
+    environment.filters |= {"seconds": seconds, "bytes": count_bytes, "times": times, "digits": digits}
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         **_content(view),
@@ -71,6 +72,7 @@ def _content(view: View) -> dict[str, Any]:
         "labelled": any(stand.labels for stand in stands),
         "anchors": anchors,
         "cells": records,
+        "accuracy": accuracy(view),
         "failures": [_failure(row) for row in failures(view).to_dict("records")],
         "broken": broken_cells(view).to_dict("records"),
         "setup": _setup(view),

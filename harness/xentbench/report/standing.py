@@ -104,7 +104,7 @@ def _standing(
         name=name,
         entries={key[1]: _entry(timed.get(key, {}), judged.get(key, {}), outcomes[key[1]]) for key in keys},
         outcomes=outcomes,
-        grade=_grade([judged[key] for key in keys if key in judged] or own.to_dict("records")),
+        grade=worst_grade([judged[key] for key in keys if key in judged] or own.to_dict("records")),
         setup_s=float(own["setup_s"].max()),
         memory_ratio=float(headline["memory_ratio"].max()),
         labels=_labels(own["labels"], [judged[key]["labels"] for key in keys if key in judged]),
@@ -137,7 +137,8 @@ def _entry(cell: dict[Any, Any], verdict: dict[Any, Any], outcome: str) -> Entry
     return Entry(times(speedup), bounds, said, said, grade, reason, float(speedup))
 
 
-def _grade(rows: list[dict[Any, Any]]) -> str:
+def worst_grade(rows: list[dict[Any, Any]]) -> str:
+    """Return the worst grade among verdicts that no declared deviation explains, empty where there is none."""
     known = set(Grade)
     held = [Grade(row["grade"]) for row in rows if not row.get("deviations") and row.get("grade") in known]
     return str(Grade.worst(held) or "")

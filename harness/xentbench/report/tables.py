@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from xentbench.report.accuracy import accuracy
 from xentbench.report.screen import terminal
 from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
-from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, seconds, times
+from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, digits, seconds, times
 from xentbench.report.view import NUMBER_COLUMNS, TEXT_COLUMNS, View, is_wrong
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def markdown(run: RunLike | View) -> str:
     parts = [
         f"# Cross-entropy in PyTorch\n\n{_inert_answer(view, stands)}",
         _markdown_table(view, stands),
+        _markdown_accuracy(view),
         _markdown_failures(view),
         _markdown_conditions(view),
     ]
@@ -86,6 +88,19 @@ def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
     lead += "▲ faster, ▼ slower, = same, ? inconclusive." if view.headline else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows])
     return "\n\n".join(filter(None, [lead, table]))
+
+
+def _markdown_accuracy(view: View) -> str:
+    heads = ["implementation", "dtype", "verdict", "grade", "error / bound", "ulp", "checks", "refused"]
+    rows = [
+        [
+            *(code_span(row.name), code_span(row.dtype), row.verdict, row.grade),
+            *(digits(row.bound_ratio), digits(row.error_ulp), str(row.checks), code_span(row.refused)),
+        ]
+        for row in accuracy(view)
+    ]
+    rules = [":--", ":--", ":-:", ":-:", "--:", "--:", "--:", ":--"]
+    return "## Accuracy\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows])
 
 
 def _markdown_entry(entry: Entry) -> str:

@@ -103,6 +103,11 @@ def times(value: float | None) -> str:
     return f"{value:.{decimals}f}x"
 
 
+def digits(value: float | None) -> str:
+    """Return a bare number to two significant digits; empty for NaN and None."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.2g}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return `[1.28, 1.37]`, or an empty string where either end is missing."""
     ends = [times(end).removesuffix("x") for end in (low, high)]
