@@ -45,6 +45,8 @@ COMPILING_S: Final = 600.0
 """Added to the set-up of an entrant that compiles: a cold compiler on a busy machine."""
 PATIENCE_S: Final = 2e-6
 """Added to the deadlines of a problem for each of its logits: the slowest honest entrant takes a tenth of it."""
+LOOPING_S: Final = 2e-3
+"""Added for each row or each class, whichever are more: an honest entrant may loop over them in Python, call by call."""
 PASSED_ON: Final = (
     "PATH",
     "HOME",
@@ -128,7 +130,7 @@ class Worker:
         if self.ending is not None:
             raise WorkerError(*self.ending, lost=True)
         if record and "problem" in record:
-            self._expect(Problem.parse(record["problem"]).elements)
+            self._expect(Problem.parse(record["problem"]))
         deadline_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb == "set-up" else 0.0)
         try:
             self._channel.send({"ask": verb, **(record or {})}, tensors, deadline_s)
@@ -145,10 +147,11 @@ class Worker:
             raise WorkerError(Status(reply["status"]), str(reply.get("reason", "no reason given"))[:2000])
         return reply, answers
 
-    def _expect(self, elements: int) -> None:
-        """Fit patience, and how many bytes an answer may have, to a problem of so many logits."""
-        self._patience_s = PATIENCE_S * elements
-        self._channel.tensors_limit_bytes = _ANSWER_BYTES + 16 * 8 * elements
+    def _expect(self, problem: Problem) -> None:
+        """Fit patience, and how many bytes an answer may have, to a problem."""
+        longest = max(problem.rows, problem.num_classes)
+        self._patience_s = PATIENCE_S * problem.elements + LOOPING_S * longest
+        self._channel.tensors_limit_bytes = _ANSWER_BYTES + 16 * 8 * problem.elements
 
     def close(self) -> None:
         """Ask it to stop, then end its process group; harmless when it has gone already."""
