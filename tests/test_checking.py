@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from xentbench import checking, registry
+import pytest
+
+from xentbench import checking, inputs, registry
 from xentbench.examining import Examined
+from xentbench.shrinking import Counterexample
 from xentbench.spec import Description, Deviation, Failure, Grade, Problem, Source, Status, Verdict
 
 ONE, TWO = Problem(batch_size=8, num_classes=10), Problem(batch_size=8, num_classes=10, dtype="bfloat16")
@@ -123,3 +126,24 @@ def test_a_counter_example_is_never_one_that_is_refused(tmp_path):
     )
     (line,) = {failure["counterexample"] for failure in checked(file).failures} - {""}
     assert line.startswith("N=1 C=10, logits [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]")
+
+
+HINTED = "loss is 2, expected 1; looks like: the mean divides by {}, which is neither rows nor weights"
+
+
+@pytest.mark.parametrize(
+    ("smallest", "kept"), [("loss is 3, expected 1", False), (HINTED.format(2), True), (HINTED[:-5] + "less", False)]
+)
+def test_a_hint_that_does_not_explain_the_smallest_counter_example_too_is_dropped(smallest: str, kept: bool):
+    failed = Examined(Verdict(Status.WRONG_VALUE, Grade.FAIL, 5, (Failure("value", HINTED.format(7)),)))
+    found = Counterexample(ONE, inputs.make(ONE, 0), Failure("value", smallest, "loss", 1.0, 3.0), 1)
+    seen = checking.conclude(entry(), {ONE: failed}, 7, whole_panel=False, shrunk={(ONE.key, "value"): found})
+    assert ("looks like" in seen.failures[0]["message"]) == kept
+
+
+def test_the_plainest_failure_is_told_first_and_what_all_share_with_it():
+    odd = Problem(batch_size=8, num_classes=10, weight="random", logits_layout="transposed")
+    plain = Problem(batch_size=8, num_classes=10, weight="random")
+    seen = concluded({ONE: right(), odd: wrong(), plain: wrong()})
+    assert [failure["problem"] for failure in seen.failures] == [plain.key, odd.key]
+    assert seen.pattern == "2 of 3 problems fail, all of them with class weights (2 of 2 such)"

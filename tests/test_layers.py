@@ -24,6 +24,7 @@ LAYERS = [
         "simplifying",
         "shrinking",
         "reproducing",
+        "pattern",
         "crews",
         "timing",
         "planning",

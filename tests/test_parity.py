@@ -86,7 +86,10 @@ def test_message_names_the_worst_gradient_in_the_shape_of_the_logits():
 def test_class_of_number_must_agree():
     loss = right_answers(NONE).loss
     for wrong in (torch.nan, torch.inf, -torch.inf):
-        assert "another class of number" in judge(NONE, loss=loss.index_fill(0, torch.tensor([2]), wrong)).reason
+        assert (
+            f"{wrong} where a finite number is right"
+            in judge(NONE, loss=loss.index_fill(0, torch.tensor([2]), wrong)).reason
+        )
 
 
 def test_everything_wrong_is_reported_and_the_first_decides():
@@ -96,6 +99,13 @@ def test_everything_wrong_is_reported_and_the_first_decides():
     )
     assert [failure.quantity for failure in verdict.failures] == ["dtype", "value", "gradient", "mutation"]
     assert verdict.status is Status.WRONG_TYPE
+
+
+def test_two_identical_calls_that_differ_are_told_instead_of_a_likeness():
+    loss = right_answers(MEAN).loss
+    told = judge(MEAN, loss=-loss, loss_again=loss).reason
+    assert "two identical calls answered -" in told
+    assert "looks like" not in told
 
 
 def test_shape_is_part_of_the_answer():

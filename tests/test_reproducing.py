@@ -49,11 +49,17 @@ def test_line_shows_digits_until_the_answers_differ():
     assert reproducing.line(example(failure=failure)).endswith("expected 1, got 1.0000001")
 
 
-def test_line_abbreviates_many_numbers_and_tells_a_message_where_no_number_is_at_fault():
+def test_line_abbreviates_many_numbers_and_ends_where_no_number_is_at_fault():
     given = inputs.Inputs(torch.arange(20.0)[None], TWO.target, None, TWO.upstream)
     failure = Failure("shape", "loss has shape (1,), expected ()")
-    told = "N=1 C=20, logits [0, 1, 2, 3, … 20 numbers], target [0]: loss has shape (1,), expected ()"
+    told = "N=1 C=20, logits [0, 1, 2, 3, … 20 numbers], target [0]"
     assert reproducing.line(example("N=1,C=20", given, failure)) == told
+
+
+def test_line_counts_runs_of_equal_numbers():
+    masked = torch.cat([torch.full((1, 16), -torch.inf), torch.zeros(1, 4)], 1)
+    given = inputs.Inputs(masked, torch.tensor([19]), None, TWO.upstream)
+    assert "logits [16 x -inf, 4 x 0], target [19]" in reproducing.line(example("N=1,C=20", given))
 
 
 def ran(found: Counterexample, entry: Description) -> str:

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import offers, panel, reproducing
+from xentbench import offers, panel, pattern, reproducing
 from xentbench.crews import Examinee
-from xentbench.elementwise import LOOKS_LIKE
+from xentbench.elementwise import hint_of, without_hint
 from xentbench.examining import Examined, reproduce
 from xentbench.posing import Question, Questions
 from xentbench.shrinking import Budget, Counterexample, shrink
@@ -68,6 +68,7 @@ class Checked:
         labels: what is honest but must be known; a declared deviation that occurred is one.
         failures: problem, quantity, message and the command that reproduces it; the one of each quantity that is told
             first also has the smallest counter-example, in one line and as a snippet of code (empty for the others).
+        pattern: how many problems fail, and what they have in common; '' where none does.
         refused: problem key -> reason.
         not_offered: option of `F.cross_entropy` that it refuses -> reason.
     """
@@ -78,6 +79,7 @@ class Checked:
     dtypes: Mapping[str, Accuracy] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     failures: tuple[Mapping[str, str], ...] = ()
+    pattern: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     not_offered: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,6 +109,7 @@ class Checked:
             "labels": list(self.labels),
             "checks": self.checks,
             "failures": [dict(failure) for failure in self.failures],
+            "pattern": self.pattern,
             "refused": dict(self.refused),
             "not_offered": dict(self.not_offered),
             "bound_ratio": _largest(accuracy.bound_ratio for accuracy in self.dtypes.values()),
@@ -165,16 +168,16 @@ def _problems_for(entry: Description, problems: Sequence[Problem], grid: str) ->
 def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Examined]) -> Shrunk:
     """Look for the smallest counter-example to one failure of each quantity, in the worker that still lives.
 
-    The first whose mistake was recognised is taken, since it tells its author the most; else the first.
+    The plainest of those whose mistake was recognised is taken, since it tells its author the most.
     """
     end_s = time.monotonic() + SHRINKING_S
-    first: dict[str, tuple[bool, Problem]] = {}
+    first: dict[str, tuple[tuple[bool, bool, int], Problem]] = {}
     for problem, examined in seen.items():
         if examined.verdict.is_wrong and examined.verdict.status not in ENDED:
             for failure in examined.verdict.failures:
-                known = LOOKS_LIKE in failure.message
-                if failure.quantity not in first or known > first[failure.quantity][0]:
-                    first[failure.quantity] = known, problem
+                rank = (not hint_of(failure.message), *_plainness(problem))
+                if failure.quantity not in first or rank < first[failure.quantity][0]:
+                    first[failure.quantity] = rank, problem
 
     def fails(problem: Problem, inputs: Inputs) -> Verdict | None:
         if examinee.worker is None or not examinee.worker.alive:
@@ -224,7 +227,14 @@ def conclude(
         for failure in verdict.failures
     ]
     order = (*TELLING, "exception")
-    failures.sort(key=lambda failure: (order.index(failure["quantity"]), not failure["counterexample"]))
+    failures.sort(
+        key=lambda failure: (
+            order.index(failure["quantity"]),
+            not failure["counterexample"],
+            _plainness(Problem.parse(failure["problem"])),
+        )
+    )
+    failures = _only_trusted_hints(failures, shrunk or {})
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]
@@ -237,9 +247,32 @@ def conclude(
         dtypes=_by_dtype(answered),
         labels=tuple(dict.fromkeys([*labels, *(f"declared-deviation:{code}" for code in sorted(occurred))])),
         failures=tuple(failures),
+        pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong]) if wrong else "",
         refused=refused,
         not_offered=not_offered,
     )
+
+
+def _plainness(problem: Problem) -> tuple[bool, int]:
+    """Return a rank by which the problems that a person understands at once come first."""
+    return problem.elements == 0, problem.key.count(",")
+
+
+def _only_trusted_hints(
+    failures: Sequence[dict[str, str]], shrunk: Mapping[tuple[str, str], Counterexample]
+) -> list[dict[str, str]]:
+    """Drop the name of a mistake that does not explain the smallest counter-example too, or half of the failures."""
+    trusted = {}
+    for quantity in {failure["quantity"] for failure in failures}:
+        hints = [hint_of(failure["message"]) for failure in failures if failure["quantity"] == quantity]
+        smallest = {hint_of(found.failure.message) for (_, kind), found in shrunk.items() if kind == quantity}
+        trusted[quantity] = smallest or {hint for hint in hints if 2 * hints.count(hint) >= len(hints)}
+    return [
+        failure
+        if hint_of(failure["message"]) in trusted[failure["quantity"]]
+        else {**failure, "message": without_hint(failure["message"])}
+        for failure in failures
+    ]
 
 
 def _by_dtype(answered: Mapping[Problem, Verdict]) -> dict[str, Accuracy]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
 
-LOOKS_LIKE: Final = "looks like:"
+LOOKS_LIKE: Final = "; looks like: "
 """Stands before the mistake that a message names."""
 
 
@@ -103,15 +104,23 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
         for array in (compared.got, compared.expected, compared.error, compared.allowed, compared.ratio)
     )
     where = _place(name, index)
-    parts = [f"{where} is {got:.9g}, expected {expected:.9g}: another class of number"]
+    parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {_class_of(got)} where {_class_of(expected)} is right"]
     if np.isfinite(got) and np.isfinite(expected):
         off = f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
         parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {off}"]
     if compared.wrong.size > 1:
         parts.append(f"{compared.wrong.sum()} of {compared.wrong.size} numbers are wrong")
-    if looks_like:
-        parts.append(f"{LOOKS_LIKE} {looks_like}")
-    return "; ".join(parts)
+    return "; ".join(parts) + (f"{LOOKS_LIKE}{looks_like}" if looks_like else "")
+
+
+def hint_of(message: str) -> str:
+    """Return the mistake that a message names, its numbers left out; '' where it names none."""
+    return re.sub(r"-?\d+\.?\d*(e[-+]?\d+)?", "#", message.partition(LOOKS_LIKE)[2])
+
+
+def without_hint(message: str) -> str:
+    """Return the message without the mistake that it names."""
+    return message.partition(LOOKS_LIKE)[0]
 
 
 def failure(quantity: str, name: str, compared: Compared, index: tuple[object, ...], looks_like: str) -> Failure:
@@ -131,6 +140,11 @@ def error_ulp(compared: Compared, dtype: str) -> float | None:
     smallest = torch.finfo(getattr(torch, dtype)).smallest_normal * torch.finfo(getattr(torch, dtype)).eps
     ulp = np.maximum(2.0 * bounds.half_spacing(expected, np.inf * np.sign(expected), dtype), smallest)
     return float((np.abs((got - expected) - low) / ulp).max())
+
+
+def _class_of(number: float) -> str:
+    """Return the class of a number in words."""
+    return "a finite number" if np.isfinite(number) else str(number)
 
 
 def shortened(tensor: torch.Tensor) -> str:

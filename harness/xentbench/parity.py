@@ -159,7 +159,7 @@ def check_codes(codes: Iterable[str]) -> None:
 
 def _outcomes(case: _Case, answers: Answers) -> Iterator[_Outcome]:
     """Compare everything that was answered, in the order of importance."""
-    yield _loss(case, answers.loss, "loss", "value")
+    yield _loss(case, answers.loss, "loss", "value", _varying(answers))
     for tensor, name, quantity in (
         (answers.loss_no_grad, "loss without gradients", "value"),
         (answers.loss_again, "loss of a second call", "repeat"),
@@ -234,7 +234,14 @@ def _place(problem: Problem, row: int, column: int) -> tuple[object, ...]:
     return (*place[:1], column, *place[1:])
 
 
-def _loss(case: _Case, tensor: torch.Tensor, name: str, quantity: str) -> _Outcome:
+def _varying(answers: Answers) -> str:
+    """Return, as the end of a message, what two identical calls answered where that differs."""
+    if identical(answers.loss, answers.loss_again) or answers.loss.shape != answers.loss_again.shape:
+        return ""
+    return f"; two identical calls answered {shortened(answers.loss)} and {shortened(answers.loss_again)}"
+
+
+def _loss(case: _Case, tensor: torch.Tensor, name: str, quantity: str, varying: str = "") -> _Outcome:
     problem, truth = case.problem, case.truth
     contract, labels = _contract(case, tensor, name)
     numbers = numbers_of(tensor)
@@ -246,9 +253,10 @@ def _loss(case: _Case, tensor: torch.Tensor, name: str, quantity: str) -> _Outco
     compared = compare(numbers.reshape(-1).numpy(), flat, bounds.loss_lines(problem, truth), dtype)
     findings = list(contract)
     if compared.wrong.any():
-        looks_like = _diagnose(case, compared, dtype, "value")
+        looks_like = "" if varying else _diagnose(case, compared, dtype, "value")
         index = np.unravel_index(compared.worst, problem.loss_shape) if problem.loss_shape else ()
         failure = worst_failure(quantity, name, compared, index, looks_like)
+        failure = dataclasses.replace(failure, message=failure.message + varying)
         rows = compared.wrong if problem.reduction == "none" else np.ones(problem.rows, dtype=bool)
         findings.append(_Finding(Status.WRONG_VALUE, failure, rows, case))
     findings += _promise(case, compared.grade, name, "value")
@@ -284,9 +292,14 @@ def _gradient(case: _Case, tensor: torch.Tensor | None, quantity: str, name: str
     problem, truth = case.problem, case.truth
     values = truth.gradient if quantity == "gradient" else truth.target_gradient
     name = name or ("gradient" if quantity == "gradient" else "gradient of the target")
+    differentiated = "logits" if quantity == "gradient" else "target"
     assert values is not None
     if tensor is None:
-        return _fault(Status.WRONG_GRADIENT, quantity, f"{name} is absent: the loss does not depend on it for autograd")
+        return _fault(
+            Status.WRONG_GRADIENT,
+            quantity,
+            f"{name} is absent: autograd finds no path from the loss to the {differentiated}",
+        )
     if tuple(tensor.shape) != problem.logits_shape:
         message = f"{name} has shape {tuple(tensor.shape)}, expected {problem.logits_shape}"
         return _fault(Status.WRONG_GRADIENT, "shape", message)

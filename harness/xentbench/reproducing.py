@@ -5,6 +5,7 @@ The snippet needs torch and the implementation's own file, nothing of this harne
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,7 +54,7 @@ def line(found: Counterexample) -> str:
         parts.append(f"weight {_brief(given.weight)}")
     if found.failure.quantity in _OF_UPSTREAM and bool((given.upstream != 1.0).any()):
         parts.append(f"upstream {_brief(given.upstream)}")
-    return f"{', '.join(parts)}: {_outcome(found)}"
+    return ", ".join(parts) + _outcome(found)
 
 
 def snippet(found: Counterexample, entry: Description) -> str:
@@ -70,9 +71,10 @@ def _name(part: str) -> str:
 
 
 def _outcome(found: Counterexample) -> str:
+    """Return the numbers at fault; nothing where none is, since the failure's message says it all."""
     failure = found.failure
     if failure.expected is None or failure.got is None:
-        return failure.message
+        return ""
     expected, got = (f"{failure.expected:.17g}", f"{failure.got:.17g}")
     for digits in range(4, 17):
         short = (f"{failure.expected:.{digits}g}", f"{failure.got:.{digits}g}")
@@ -80,13 +82,17 @@ def _outcome(found: Counterexample) -> str:
             expected, got = short
             break
     where = "" if failure.where == "loss" else f"{failure.where} "
-    return f"{where}expected {expected}, got {got}"
+    return f": {where}expected {expected}, got {got}"
 
 
 def _brief(tensor: torch.Tensor) -> str:
-    """Return a tensor as nested lists; of a large one the first numbers and how many there are."""
+    """Return a tensor as nested lists; of a large one its runs of equal numbers, or where it begins and its size."""
     if tensor.numel() <= FEW:
         return _list(tensor)
+    runs = [(float(value), len(list(same))) for value, same in itertools.groupby(tensor.flatten().tolist(), key=repr)]
+    if len(runs) <= FEW // 2 and tensor.dim() <= 1 + (len(tensor) == 1):
+        told = [f"{count} x " * (count > 1) + shortest(value, tensor.dtype) for value, count in runs]
+        return f"[{', '.join(told)}]"
     first = ", ".join(shortest(value, tensor.dtype) for value in tensor.flatten()[:_SHOWN].tolist())
     return f"[{first}, … {tensor.numel()} numbers]"
 

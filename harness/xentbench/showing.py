@@ -106,11 +106,14 @@ def _remarks(out: Console, entry: Checked) -> None:
 def _failures(out: Console, entry: Checked) -> None:
     if not entry.failures:
         return
-    out.print(f"\n[bold]{printable(entry.entry.name)}[/bold]: {len(entry.failures)} failures")
+    name, count = printable(entry.entry.name), len(entry.failures)
+    pattern = f"; {printable(entry.pattern)}" if entry.pattern else ""
+    out.print(f"\n[bold]{name}[/bold]: {count} failures{pattern}", soft_wrap=True)
     for failure in entry.failures[:_SHOWN_FAILURES]:
         _failure(out, failure)
-    if len(entry.failures) > _SHOWN_FAILURES:
-        out.print(f"  … and {len(entry.failures) - _SHOWN_FAILURES} more (--json FILE holds all of them)", style="dim")
+    if count > _SHOWN_FAILURES:
+        more = f"  … and {count - _SHOWN_FAILURES} more (--json FILE holds all, and code that reproduces them)"
+        out.print(more, style="dim", soft_wrap=True)
 
 
 def _failure(out: Console, failure: Mapping[str, str]) -> None:

@@ -46,7 +46,7 @@ COMPILING_S: Final = 600.0
 PATIENCE_S: Final = 2e-6
 """Added to the deadlines of a problem for each of its logits: the slowest honest entrant takes a tenth of it."""
 LOOPING_S: Final = 2e-3
-"""Added for each row or each class, whichever are more: an honest entrant may loop over them in Python, call by call."""
+"""Added for each row or class, whichever are more: an honest entrant may loop over them in Python, call by call."""
 PASSED_ON: Final = (
     "PATH",
     "HOME",

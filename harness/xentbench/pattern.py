@@ -1,0 +1,81 @@
+"""What the problems that fail have in common, and those that pass have not: often half of the diagnosis."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+from xentbench.spec import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    Condition = Callable[[Problem], bool]
+
+TELLING_RATIO: Final = 1.5
+"""A condition is told where the share of failures among the problems that meet it is so many times that among all."""
+_SIZES: Final = ("batch_size", "num_classes", "dims", "contract", "seed", "device", "ignored")
+_PRESENT: Final[dict[str, Condition]] = {
+    "ignored rows": lambda p: p.has_index_target and p.ignored > 0.0,
+    "class weights": lambda p: p.weight != "none",
+    "label smoothing": lambda p: p.label_smoothing > 0.0,
+    "dimensions after the classes": lambda p: bool(p.dims),
+    "probability targets": lambda p: not p.has_index_target,
+    "one row without a batch": lambda p: p.batch_size is None,
+    "no rows": lambda p: p.rows == 0,
+    "every row ignored": lambda p: p.has_index_target and p.ignored == 1.0,
+    "arguments that must be refused": lambda p: p.must_raise,
+    "half precision": lambda p: p.dtype in ("bfloat16", "float16"),
+}
+
+
+def common(failed: Collection[Problem], passed: Collection[Problem]) -> str:
+    """Return a sentence on how many problems fail and the one condition that all of them, and fewest others, meet.
+
+    Example: `11 of 178 problems fail, all of them with logits-layout=transposed (11 of 24 such)`.
+    """
+    asked = len(failed) + len(passed)
+    head = f"{len(failed)} of {asked} problems fail"
+    if not failed or not passed:
+        return head
+    meeting = [
+        (sum(map(condition, passed)), place, name)
+        for place, (name, condition) in enumerate(_conditions(failed))
+        if all(map(condition, failed))
+    ]
+    if not meeting:
+        return head
+    others, _, name = min(meeting)
+    share = len(failed) / (len(failed) + others)
+    if share < TELLING_RATIO * len(failed) / asked:
+        return head
+    return f"{head}, all of them with {name} ({len(failed)} of {len(failed) + others} such)"
+
+
+def _conditions(failed: Collection[Problem]) -> Iterator[tuple[str, Condition]]:
+    """Yield names and conditions worth trying, the plainest first: of equal ones the first is told."""
+    yield from _PRESENT.items()
+    first = next(iter(failed))
+    for axis in dataclasses.fields(Problem):
+        value = getattr(first, axis.name)
+        if axis.name not in _SIZES and value != axis.default:
+            yield f"{axis.metadata['key']}={value}", _is(axis.name, value)
+    fewest, least = min(p.num_classes for p in failed), min(p.rows for p in failed)
+    if fewest > 1:
+        yield f"C of {fewest} or more", lambda p: p.num_classes >= fewest
+    if least > 1:
+        yield f"{least} rows or more", lambda p: p.rows >= least
+    yield from (
+        (f"{one} and {other}", _both(_PRESENT[one], _PRESENT[other]))
+        for one in _PRESENT
+        for other in _PRESENT
+        if one < other
+    )
+
+
+def _is(name: str, value: object) -> Condition:
+    return lambda problem: getattr(problem, name) == value
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    return lambda problem: one(problem) and other(problem)
