@@ -14,7 +14,8 @@ PACKAGE = Path(xentbench.__file__).parent
 MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
     *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
-    *("doubledouble", "rows", "oracle", "posing", "bounds", "curvature", "elementwise", "diagnosis", "parity", "panel"),
+    *("doubledouble", "rows", "streaming", "oracle", "sampling", "posing"),
+    *("bounds", "curvature", "elementwise", "laws", "diagnosis", "parity", "panel"),
     "mistakes",
     *("statistics", "limits", "environment", "results"),
     *("worker", "templates", "workers", "registry"),

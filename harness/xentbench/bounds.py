@@ -219,7 +219,8 @@ def target_gradient_error(problem: Problem, truth: Truth, block: Block, model: M
 def loss_lines(problem: Problem, truth: Truth) -> Lines:
     """Return the allowed errors of the loss by grade, each flattened: `(rows,)` for reduction none, else `(1,)`."""
     expected = truth.loss.masked.reshape(-1)
-    return _lines(problem, expected, lambda model, stored: loss_error(problem, truth, model, stored=stored))
+    lines = _lines(problem, expected, lambda model, stored: loss_error(problem, truth, model, stored=stored))
+    return lines if truth.sample is None else _widened(problem, lines)
 
 
 def gradient_lines(problem: Problem, truth: Truth, block: Block, expected: Array) -> Lines:
@@ -232,6 +233,50 @@ def target_gradient_lines(problem: Problem, truth: Truth, block: Block, expected
     return _lines(
         problem, expected, lambda model, stored: target_gradient_error(problem, truth, block, model, stored=stored)
     )
+
+
+def label_lines(problem: Problem, truth: Truth) -> Lines:
+    """Return the allowed errors of the labels' entries of a sampled gradient by grade, each `(rows, 1)`."""
+    assert truth.sample is not None
+    label = truth.sample.label
+    assert label is not None
+    return _widened(problem, gradient_lines(problem, truth, label, truth.sample.label_gradient[:, None]))
+
+
+def row_sum_allowed(problem: Problem, truth: Truth) -> Array:
+    """Return how far a row of the gradient, its entries added with any signs, may be from the truth; `(rows,)`.
+
+    To the entries' errors come their rounding, of at most `u |g|` or half the smallest number each, and that of adding
+    them up in float64, which is the judge's.
+    """
+    compute, stored, classes = COMPUTE_DTYPE[problem.dtype], Format.of(problem.dtype), problem.num_classes
+    allowed = row_sum_error(problem, truth, worst_case(compute))
+    if problem.dtype != compute:
+        allowed = np.fmax(allowed, row_sum_error(problem, truth, op_by_op(problem.dtype)))
+    allowed = _widened(problem, {Grade.H: allowed + classes * Format.of(compute).tiny})[Grade.H]
+    with np.errstate(all="ignore"):
+        size = 2.0 * np.abs(truth.upstream * truth.rows.mass) + allowed
+        rounding = (UNIT_ROUNDOFF[problem.dtype] + classes * UNIT_ROUNDOFF["float64"]) * size
+        return allowed + rounding + np.fmin(size, classes * stored.tiny * stored.epsilon / 2.0)
+
+
+def row_sum_error(problem: Problem, truth: Truth, model: Model) -> Array:
+    """Return no less than the sum of `gradient_error` over the classes of each row, `(rows,)`, from the row's sums.
+
+    With `below + nll = 2 |z| + log S`, the sum over classes of `p exp(2 b |z|)` is at most `(C / S)^(2 b)` for b below
+    1/2, since `t^(1 - 2 b)` is concave.
+    """
+    rows, unit, classes = truth.rows, model.roundoff, problem.num_classes
+    upstream, mass = np.abs(truth.upstream), np.abs(rows.mass)
+    shared = log_sum_error(rows, model, classes) + stored_logsumexp_error(rows, model)
+    with np.errstate(all="ignore"):
+        slope = unit * (1.0 + model.exp_slope)
+        rho = shared + slope * (2.0 * np.log(classes) - rows.log_sum) + unit * (model.exp + 2.0)
+        scaling = model.scale + _target_roundings(problem, truth) + _divisor_roundings(truth, model)
+        adding = model.sum_roundings(rows.terms - 1.0)
+        relative = np.expm1(rho) + unit * (2.0 * scaling + adding) + min(1.0, classes * model.underflow)
+        floor = model.floor * (2.0 * classes + rows.terms) * (rows.terms > 0.0)
+        return np.where(upstream * mass == 0.0, 0.0, upstream * mass * relative) + (1.0 + upstream) * floor
 
 
 def half_spacing(values: Array, towards: Array, dtype: str) -> Array:
@@ -288,7 +333,8 @@ def passes(error: Array, allowed: Array) -> npt.NDArray[np.bool_]:
 def _lines(problem: Problem, expected: Array, bound: Callable[[Model, bool], Array]) -> Lines:
     """Return the allowed errors by grade, each no tighter than the grade before.
 
-    Nothing is granted to the truth itself, which is solved in more than twice the digits of what is judged.
+    Nothing is granted to the truth itself, which is solved in more than twice the digits of what is judged; where it
+    is not, see `_widened`.
     """
     compute = COMPUTE_DTYPE[problem.dtype]
     worst, likely, unit = worst_case(compute), random_walk(compute, problem.rows), UNIT_ROUNDOFF[compute]
@@ -305,6 +351,14 @@ def _lines(problem: Problem, expected: Array, bound: Callable[[Model, bool], Arr
             loosest = np.fmax(loosest, line)
             lines[grade] = loosest
     return lines
+
+
+def _widened(problem: Problem, lines: Lines) -> Lines:
+    """Return the lines for a truth that is held in float64 alone: doubled for float64 problems.
+
+    The truth's own error is no more than what is granted to those it judges, since it adds pairwise and shifts once.
+    """
+    return {grade: 2.0 * line for grade, line in lines.items()} if problem.dtype == "float64" else lines
 
 
 def _target_roundings(problem: Problem, truth: Truth) -> float:

@@ -75,10 +75,19 @@ def compare(got: Array, values: Values, lines: bounds.Lines, dtype: str) -> Comp
 def numbers_of(tensor: torch.Tensor) -> torch.Tensor | None:
     """Return a tensor's values as float64 on the CPU, or None where they are no real numbers that can be read."""
     try:
+        dense = dense_of(tensor)
+        return None if dense is None else dense.to(torch.float64)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+
+
+def dense_of(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return a tensor's values with strides, on the CPU, in its own dtype; None as for `numbers_of`."""
+    try:
         if tensor.is_complex():
             return None
         dense = tensor.detach()
-        return (dense if dense.layout is torch.strided else dense.to_dense()).to("cpu", torch.float64)
+        return (dense if dense.layout is torch.strided else dense.to_dense()).to("cpu")
     except (RuntimeError, NotImplementedError, TypeError):
         return None
 

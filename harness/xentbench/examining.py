@@ -56,7 +56,7 @@ def examine(
     """
     setup_s = None
     called = _called(question.problem) if phases else []
-    record = {"problem": question.problem.key, "seed": question.seed, "phases": called}
+    record = {"problem": question.problem.key, "phases": called}
     try:
         reply, _ = worker.ask("set-up", record, question.tensors())
         setup_s = float(reply["setup_s"])

@@ -19,12 +19,25 @@ import numpy as np
 
 from xentbench import doubledouble as dd
 from xentbench.doubledouble import Pair
-from xentbench.rows import Block, Rows, blocks, classes_last, float64, ingredients, labels_of, row_losses, times
+from xentbench.rows import (
+    Block,
+    Rows,
+    blocks,
+    class_weights,
+    classes_last,
+    float64,
+    ingredients,
+    labels_of,
+    row_losses,
+    rows_at,
+    times,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xentbench.inputs import Inputs
+    from xentbench.rows import Places
     from xentbench.spec import Problem
 
     Array = npt.NDArray[np.float64]
@@ -50,18 +63,38 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """What is known of the gradient where only some of its rows are solved in full (see `sampling`).
+
+    Attributes:
+        places: the rows that `Truth.gradient` and `Truth.target_gradient` hold.
+        label: every row's label as a block of one class, `(rows, 1)`; None for probability targets.
+        label_gradient: `(rows, 1)` its entry of the gradient.
+        signs: `(C,)`, of size 1.
+        signed: `(rows,)` sum of a row's gradient times the signs.
+    """
+
+    places: Places
+    label: Block | None
+    label_gradient: Array
+    signs: Array
+    signed: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """The right answers to one problem.
 
     Attributes:
         loss: float64, `problem.loss_shape`.
-        gradient: of the upstream-weighted loss with respect to the logits; the logits' shape.
-        target_gradient: with respect to a probability target that requires it, else None.
-        rows: ingredients of the bounds.
+        gradient: of the upstream-weighted loss with respect to the logits; the logits' shape, or `(len(places), C)`.
+        target_gradient: with respect to a probability target that requires it, else None; shaped as the gradient.
+        rows: ingredients of the bounds, of all rows.
         divisor: of the mean: sum of the valid labels' weights, or number of rows for probabilities; 1 if not a mean.
         weighted: whether class weights take part.
         upstream: `(rows,)` derivative of the later scalar with respect to each row's own loss, 1 / divisor included.
         open: `(rows,)` whether the row's gradient may be anything.
+        sample: where the problem is large, which rows the gradients hold, and what is known of the others.
     """
 
     loss: Values
@@ -72,6 +105,7 @@ class Truth:
     weighted: bool
     upstream: Array
     open: Flags
+    sample: Sample | None = None
 
 
 def solve(problem: Problem, inputs: Inputs) -> Truth:
@@ -88,23 +122,64 @@ def solve(problem: Problem, inputs: Inputs) -> Truth:
         inputs: tensors in any dtype and layout; `upstream` is where the gradient starts.
     """
     with np.errstate(all="ignore"):
-        plain = _solve(problem, inputs, masked=False)
-        special = not all(np.isfinite(values).all() for values in plain[:3] if values is not None)
-        other = _solve(problem, inputs, masked=True) if special else plain
-        paired = _solve_paired(problem, inputs) if problem.dtype == "float64" else (None, None, None)
-    loss, gradient, target_gradient, rows = plain
+        found = solve_rows(problem, inputs)
+        loss = reduced(problem, inputs, found.losses)
     return Truth(
-        loss=_values(loss, other[0], paired[0]),
-        gradient=_values(gradient, other[1], paired[1]),
-        target_gradient=(
-            None if target_gradient is None or other[2] is None else _values(target_gradient, other[2], paired[2])
-        ),
-        rows=rows,
-        divisor=_divisor(problem, inputs),
+        loss=loss,
+        gradient=_shaped(found.gradient, problem),
+        target_gradient=None if found.target_gradient is None else _shaped(found.target_gradient, problem),
+        rows=found.rows,
+        divisor=divisor_of(problem, inputs),
         weighted=inputs.weight is not None,
-        upstream=_upstream(problem, inputs),
+        upstream=upstream_of(problem, inputs),
         open=np.isinf(float64(classes_last(inputs.logits, problem).amax(dim=1))),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The truth about some rows: losses `(rows,)` before any reduction, gradients `(rows, C)`, ingredients."""
+
+    losses: Values
+    gradient: Values
+    target_gradient: Values | None
+    rows: Rows
+
+
+def solve_rows(problem: Problem, inputs: Inputs, places: Places | None = None) -> Solved:
+    """Return the truth about these rows, by default all; their gradients are those of the reduced, weighted loss."""
+    *plain, rows = _solve(problem, inputs, places, masked=False)
+    special = divisor_of(problem, inputs) == 0.0 or not all(
+        np.isfinite(part).all() for part in plain if part is not None
+    )
+    other = _solve(problem, inputs, places, masked=True)[:3] if special else plain
+    paired = _solve_paired(problem, inputs, places) if problem.dtype == "float64" else (None, None, None)
+    losses, gradient, target_gradient = (
+        None if part is None or second is None else _values(part, second, pair)
+        for part, second, pair in zip(plain, other, paired, strict=True)
+    )
+    assert losses is not None
+    assert gradient is not None
+    return Solved(losses, gradient, target_gradient, rows)
+
+
+def reduced(problem: Problem, inputs: Inputs, losses: Values) -> Values:
+    """Return the loss, `problem.loss_shape`, of all rows' losses."""
+    divisor = divisor_of(problem, inputs)
+    torch_loss = _reduce(problem, losses.torch, divisor, masked=False)
+    same = losses.masked is losses.torch and divisor != 0.0
+    masked_loss = torch_loss if same else _reduce(problem, losses.masked, divisor, masked=True)
+    if losses.low is None:
+        return Values(torch_loss, masked_loss)
+    paired = _paired_loss(problem, Pair(losses.masked, losses.low), _paired_divisor(problem, inputs))
+    return _values(torch_loss, masked_loss, paired)
+
+
+def _shaped(values: Values, problem: Problem) -> Values:
+    """Return gradients `(rows, C)` of all rows in the shape of the logits."""
+    torch_rows = classes_second(values.torch, problem)
+    masked_rows = torch_rows if values.masked is values.torch else classes_second(values.masked, problem)
+    return Values(torch_rows, masked_rows, None if values.low is None else classes_second(values.low, problem))
 
 
 def classes_second(rows: Array, problem: Problem) -> Array:
@@ -114,33 +189,28 @@ def classes_second(rows: Array, problem: Problem) -> Array:
     return np.moveaxis(rows.reshape(problem.batch_size, *problem.dims, problem.num_classes), -1, 1)
 
 
-def _solve(problem: Problem, inputs: Inputs, *, masked: bool) -> tuple[Array, Array, Array | None, Rows]:
-    """Return loss, gradient, target gradient and ingredients by one of the two conventions."""
-    divisor, upstream, shape = (
-        _divisor(problem, inputs),
-        _upstream(problem, inputs),
-        (problem.rows, problem.num_classes),
-    )
-    losses, gradient = np.empty(problem.rows), np.empty(shape)
+def _solve(
+    problem: Problem, inputs: Inputs, places: Places | None, *, masked: bool
+) -> tuple[Array, Array, Array | None, Rows]:
+    """Return losses, gradient, target gradient and ingredients of these rows by one of the two conventions."""
+    count = problem.rows if places is None else len(places)
+    divisor, upstream, shape = divisor_of(problem, inputs), upstream_of(problem, inputs), (count, problem.num_classes)
+    losses, gradient = np.empty(count), np.empty(shape)
     target_gradient = np.empty(shape) if problem.target_grad and not problem.has_index_target else None
-    rows = np.empty((len(Rows.__slots__), problem.rows))
-    for block in blocks(problem, inputs):
-        where, share = block.where, upstream[block.where, None]
-        losses[where] = row_losses(problem, block, masked=masked)
-        gradient[where] = _gradient(block, share, masked=masked, no_divisor=divisor == 0.0)
+    rows = np.empty((len(Rows.__slots__), count))
+    for block in blocks(problem, inputs, places=places):
+        span, share = block.span, upstream[block.where, None]
+        losses[span] = row_losses(problem, block, masked=masked)
+        gradient[span] = _gradient(block, share, masked=masked, no_divisor=divisor == 0.0)
         if target_gradient is not None:
             slope = (1.0 - problem.label_smoothing) * block.nll
-            target_gradient[where] = times(share * block.weight, slope, masked=masked)
-        rows[:, where] = ingredients(problem, block)
-    return (
-        _reduce(problem, losses, divisor, masked=masked),
-        classes_second(gradient, problem),
-        None if target_gradient is None else classes_second(target_gradient, problem),
-        Rows(*rows),
-    )
+            target_gradient[span] = times(share * block.weight, slope, masked=masked)
+        rows[:, span] = ingredients(problem, block)
+    return losses, gradient, target_gradient, Rows(*rows)
 
 
-def _divisor(problem: Problem, inputs: Inputs) -> float:
+def divisor_of(problem: Problem, inputs: Inputs) -> float:
+    """Return what the mean divides by: `Truth.divisor`."""
     if problem.reduction != "mean":
         return 1.0
     if not problem.has_index_target:
@@ -150,10 +220,10 @@ def _divisor(problem: Problem, inputs: Inputs) -> float:
     return float(len(labels) if inputs.weight is None else float64(inputs.weight)[labels].sum())
 
 
-def _upstream(problem: Problem, inputs: Inputs) -> Array:
+def upstream_of(problem: Problem, inputs: Inputs) -> Array:
     """Return, for each row, the derivative of the later scalar with respect to the row's loss; 0 for ignored rows."""
     with np.errstate(all="ignore"):
-        share = float64(inputs.upstream).reshape(-1) / _divisor(problem, inputs)
+        share = float64(inputs.upstream).reshape(-1) / divisor_of(problem, inputs)
     share = np.broadcast_to(share, (problem.rows,))
     if problem.has_index_target:
         return np.where(labels_of(inputs) == problem.ignore_index, 0.0, share)
@@ -192,27 +262,24 @@ def _values(plain: Array, masked: Array, paired: Pair | None) -> Values:
     return Values(finer, other, np.where(known, paired.low, 0.0))
 
 
-def _solve_paired(problem: Problem, inputs: Inputs) -> tuple[Pair, Pair, Pair | None]:
-    """Return loss, gradient and target gradient as `_solve` does with 0 times anything 0, in double-double."""
-    share, shape = _paired_upstream(problem, inputs), (problem.rows, problem.num_classes)
+def _solve_paired(problem: Problem, inputs: Inputs, places: Places | None) -> tuple[Pair, Pair, Pair | None]:
+    """Return losses, gradient and target gradient as `_solve` does with 0 times anything 0, in double-double."""
+    count = problem.rows if places is None else len(places)
+    upstream, shape = _paired_upstream(problem, inputs), (count, problem.num_classes)
     losses, gradient = dd.zeros(shape[:1]), dd.zeros(shape)
     target_gradient = dd.zeros(shape) if problem.target_grad and not problem.has_index_target else None
-    slope = dd.multiply(_kept(problem), _weight(problem, inputs))
-    for block in blocks(problem, inputs, PAIRED_ELEMENTS):
-        scale = share[block.where][:, None]
+    slope = dd.multiply(_kept(problem), dd.exactly(class_weights(problem, inputs)))
+    for block in blocks(problem, inputs, PAIRED_ELEMENTS, places):
+        span, scale = block.span, upstream[block.where][:, None]
         target = _paired_target(problem, inputs, block)
         nll, probabilities, complements = _paired_row(block)
-        losses[block.where] = dd.total(_paired_times(target, nll))
+        losses[span] = dd.total(_paired_times(target, nll))
         rest = dd.subtract(dd.total(target)[:, None], target)
         inner = dd.subtract(_paired_times(rest, probabilities), _paired_times(target, complements))
-        gradient[block.where] = _paired_times(scale, inner)
+        gradient[span] = _paired_times(scale, inner)
         if target_gradient is not None:
-            target_gradient[block.where] = _paired_times(dd.multiply(scale, slope), nll)
-    return (
-        _paired_loss(problem, losses, _paired_divisor(problem, inputs)),
-        _paired_classes_second(gradient, problem),
-        None if target_gradient is None else _paired_classes_second(target_gradient, problem),
-    )
+            target_gradient[span] = _paired_times(dd.multiply(scale, slope), nll)
+    return losses, gradient, target_gradient
 
 
 def _paired_row(block: Block) -> tuple[Pair, Pair, Pair]:
@@ -237,7 +304,7 @@ def _paired_target(problem: Problem, inputs: Inputs, block: Block) -> Pair:
     uniform = dd.divide(dd.exactly(problem.label_smoothing), dd.exactly(problem.num_classes))
     weight = dd.exactly(block.weight)
     if block.labels is None:
-        given = dd.exactly(float64(classes_last(inputs.target, problem)[block.where]))
+        given = dd.exactly(float64(rows_at(inputs.target, problem, block.where)))
         return dd.multiply(weight, dd.add(dd.multiply(keep, given), uniform))
     spread, nothing = dd.multiply(weight, uniform), dd.exactly(0.0)
     hit = (np.arange(problem.num_classes) == block.labels[:, None]) & block.valid[:, None]
@@ -250,15 +317,11 @@ def _kept(problem: Problem) -> Pair:
     return dd.subtract(dd.exactly(1.0), dd.exactly(problem.label_smoothing))
 
 
-def _weight(problem: Problem, inputs: Inputs) -> Pair:
-    return dd.exactly(np.ones(problem.num_classes) if inputs.weight is None else float64(inputs.weight))
-
-
 def _paired_divisor(problem: Problem, inputs: Inputs) -> Pair:
     if problem.reduction != "mean" or not problem.has_index_target or inputs.weight is None:
-        return dd.exactly(_divisor(problem, inputs))
+        return dd.exactly(divisor_of(problem, inputs))
     labels = labels_of(inputs)
-    return dd.total(_weight(problem, inputs)[labels[labels != problem.ignore_index]])
+    return dd.total(dd.exactly(class_weights(problem, inputs))[labels[labels != problem.ignore_index]])
 
 
 def _paired_upstream(problem: Problem, inputs: Inputs) -> Pair:
@@ -280,7 +343,3 @@ def _paired_loss(problem: Problem, losses: Pair, divisor: Pair) -> Pair:
 def _paired_times(left: Pair, right: Pair) -> Pair:
     """Multiply; 0 times anything is 0."""
     return dd.where((left.high == 0.0) | (right.high == 0.0), dd.exactly(0.0), dd.multiply(left, right))
-
-
-def _paired_classes_second(rows: Pair, problem: Problem) -> Pair:
-    return Pair(classes_second(rows.high, problem), classes_second(rows.low, problem))

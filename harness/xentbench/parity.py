@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from xentbench import bounds, curvature, diagnosis
-from xentbench.elementwise import Compared, compare, error_ulp, format_of, identical, numbers_of, shortened
+from xentbench import bounds, curvature, diagnosis, laws
+from xentbench.elementwise import Compared, compare, dense_of, error_ulp, format_of, identical, numbers_of, shortened
 from xentbench.elementwise import failure as worst_failure
 from xentbench.oracle import Values
-from xentbench.rows import blocks, classes_last
+from xentbench.rows import blocks, classes_last, float64, rows_at
 from xentbench.spec import Failure, Grade, Status, UsageError, Verdict, nearest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xentbench.inputs import Answers, Inputs
     from xentbench.oracle import Truth
     from xentbench.posing import Question
+    from xentbench.rows import Block
     from xentbench.spec import Description, Problem
 
     Array = npt.NDArray[np.float64]
@@ -174,6 +175,7 @@ def _outcomes(case: _Case, answers: Answers) -> Iterator[_Outcome]:
     # No gradient is asked for where the upstream one does not fit the loss.
     if case.problem.mode != "no-grad" and tuple(answers.loss.shape) == case.problem.loss_shape:
         yield _gradient(case, answers.gradient, "gradient")
+        yield from _laws(case, answers.gradient)
         if case.problem.target_grad and not case.problem.has_index_target:
             yield _gradient(case, answers.target_gradient, "target-gradient")
     yield _mutation(case, answers.changed)
@@ -303,25 +305,52 @@ def _gradient(case: _Case, tensor: torch.Tensor | None, quantity: str, name: str
     if tuple(tensor.shape) != problem.logits_shape:
         message = f"{name} has shape {tuple(tensor.shape)}, expected {problem.logits_shape}"
         return _fault(Status.WRONG_GRADIENT, "shape", message)
-    numbers = numbers_of(tensor)
-    dtype = format_of(tensor)
+    numbers, dtype = dense_of(tensor), format_of(tensor)
     if numbers is None or dtype != problem.dtype:
         return _fault(Status.WRONG_TYPE, "dtype", f"{name} has dtype {tensor.dtype}, expected {problem.dtype}")
-    got, torch_rows, masked_rows = (
-        classes_last(part, problem).numpy()
-        for part in (numbers, torch.from_numpy(values.torch), torch.from_numpy(values.masked))
-    )
-    low_rows = None if values.low is None else classes_last(torch.from_numpy(values.low), problem).numpy()
-    got = np.where(truth.open[:, None], torch_rows, got)
     lines = bounds.gradient_lines if quantity == "gradient" else bounds.target_gradient_lines
-    tally = _Tally(np.zeros(problem.rows, dtype=bool))
-    for block in blocks(problem, case.inputs):
-        torch_block, masked_block = torch_rows[block.where], masked_rows[block.where]
-        low_block = None if low_rows is None else low_rows[block.where]
-        pair = Values(torch_block, torch_block if values.masked is values.torch else masked_block, low_block)
+    rows, tally = _by_rows(problem, truth, values), _Tally(np.zeros(problem.rows, dtype=bool))
+    for block in blocks(problem, case.inputs, places=truth.sample.places if truth.sample else None):
+        torch_block = rows.torch[block.span]
+        masked_block = torch_block if rows.masked is rows.torch else rows.masked[block.span]
+        pair = Values(torch_block, masked_block, None if rows.low is None else rows.low[block.span])
         allowed = lines(problem, truth, block, pair.masked)
-        tally = tally.add(block.where, compare(got[block.where], pair, allowed, dtype))
+        got = float64(rows_at(numbers, problem, block.where))
+        got = np.where(truth.open[block.where][:, None], torch_block, got)
+        tally = tally.add(block, compare(got, pair, allowed, dtype))
     return _gradient_outcome(case, tally, quantity, name)
+
+
+def _by_rows(problem: Problem, truth: Truth, values: Values) -> Values:
+    """Return a gradient as `(rows, C)`, of a large problem those of the sample."""
+    if truth.sample is not None:
+        return values
+    torch_rows, masked_rows, low_rows = (
+        None if part is None else classes_last(torch.from_numpy(part), problem).numpy()
+        for part in (values.torch, values.masked, values.low)
+    )
+    assert torch_rows is not None
+    assert masked_rows is not None
+    return Values(torch_rows, torch_rows if values.masked is values.torch else masked_rows, low_rows)
+
+
+def _laws(case: _Case, tensor: torch.Tensor | None) -> Iterator[_Outcome]:
+    """Hold every row of a large gradient against what is known of it; odd shapes and dtypes are judged already."""
+    numbers = None if tensor is None else dense_of(tensor)
+    if numbers is None or tuple(numbers.shape) != case.problem.logits_shape:
+        return
+    if case.truth.sample is None or format_of(numbers) != case.problem.dtype:
+        return
+    for law in laws.held(case.problem, case.truth, numbers):
+        row, findings = law.compared.worst, list[_Finding]()
+        if law.compared.wrong.any():
+            place = _place(case.problem, row, int(law.classes[row])) if law.classes is not None else None
+            index = place or np.unravel_index(row, case.problem.row_shape)
+            failure = worst_failure("gradient", law.name, law.compared, index, "")
+            rows: Flags = law.compared.wrong.reshape(-1)
+            findings.append(_Finding(Status.WRONG_GRADIENT, failure, rows, case))
+        findings += _promise(case, law.grade, law.name, "gradient")
+        yield _Outcome(tuple(findings), law.grade, float(law.compared.ratio.max(initial=0.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,10 +362,10 @@ class _Tally:
     ratio: float = 0.0
     labels: tuple[str, ...] = ()
     blocks: int = 0
-    worst: tuple[int, Compared] | None = None
+    worst: tuple[Block, Compared] | None = None
 
-    def add(self, where: slice, compared: Compared) -> _Tally:
-        self.rows_at_fault[where] = compared.wrong.any(axis=1)
+    def add(self, block: Block, compared: Compared) -> _Tally:
+        self.rows_at_fault[block.where] = compared.wrong.any(axis=1)
         ratio = float(compared.ratio.max(initial=0.0))
         worse = compared.wrong.any() and (self.worst is None or ratio > self.ratio)
         return _Tally(
@@ -345,17 +374,18 @@ class _Tally:
             ratio=max(self.ratio, ratio),
             labels=(ANOTHER_CONVENTION,) if compared.other_convention else self.labels,
             blocks=self.blocks + 1,
-            worst=(where.start, compared) if worse else self.worst,
+            worst=(block, compared) if worse else self.worst,
         )
 
 
 def _gradient_outcome(case: _Case, tally: _Tally, quantity: str, name: str) -> _Outcome:
     problem, findings = case.problem, list[_Finding]()
     if tally.worst is not None:
-        start, compared = tally.worst
+        block, compared = tally.worst
         looks_like = _diagnose(case, compared, problem.dtype, quantity) if tally.blocks == 1 else ""
         row, column = divmod(compared.worst, problem.num_classes)
-        failure = worst_failure(quantity, name, compared, _place(problem, start + row, column), looks_like)
+        row = int(block.where.start + row if isinstance(block.where, slice) else block.where[row])
+        failure = worst_failure(quantity, name, compared, _place(problem, row, column), looks_like)
         findings.append(_Finding(Status.WRONG_GRADIENT, failure, tally.rows_at_fault, case))
     findings += _promise(case, tally.grade, name, quantity)
     return _Outcome(tuple(findings), tally.grade, tally.ratio if tally.blocks else None, labels=tally.labels)
@@ -405,7 +435,7 @@ def _explained(finding: _Finding, codes: list[str]) -> bool:
 
 
 def _diagnose(case: _Case, compared: Compared, dtype: str, quantity: str) -> str:
-    if case.problem.elements > DIAGNOSED_ELEMENTS:
+    if case.problem.elements > DIAGNOSED_ELEMENTS or case.truth.sample is not None:
         return ""
     return diagnosis.explain(
         diagnosis.Symptom(

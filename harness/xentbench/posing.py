@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xentbench import inputs as tensors
-from xentbench import oracle
+from xentbench import sampling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +27,9 @@ class Question:
     Attributes:
         problem: sizes, options, and how the numbers were drawn.
         inputs: its tensors.
-        truth: what `oracle.solve` says of them; of a problem that must raise, of its valid form.
+        truth: what `sampling.solve` says of them; of a problem that must raise, of its valid form.
         second: the second call's question, with other values; None where none is made.
-        seed: of the run, that the numbers follow from.
+        seed: of the run, that the numbers and the sample of a large problem follow from; it never leaves the parent.
     """
 
     problem: Problem
@@ -43,12 +43,12 @@ class Question:
         """Solve the problem for these tensors, and for those of the second call where there is one."""
         if problem.must_raise:
             valid = dataclasses.replace(problem, invalid="none")
-            return cls(problem, inputs, oracle.solve(valid, tensors.make(valid, seed)), seed=seed)
+            return cls(problem, inputs, sampling.solve(valid, tensors.make(valid, seed), seed), seed=seed)
         second = None
         if tensors.asks_more(problem):
             other = tensors.another(problem, inputs)
-            second = cls(problem, other, oracle.solve(problem, other), seed=seed)
-        return cls(problem, inputs, oracle.solve(problem, inputs), second, seed)
+            second = cls(problem, other, sampling.solve(problem, other, seed), seed=seed)
+        return cls(problem, inputs, sampling.solve(problem, inputs, seed), second, seed)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what is sent to a worker: values only, the layouts and the second call's values are made there."""

@@ -15,6 +15,14 @@ WORKING_COPIES: Final = 8
 """Logits-sized arrays that one worker may hold at once: two storages, their gradients, the float32 temporaries of three
 arms that are alive one at a time, and the copy that a reply is made from; counted on one-hot, the hungriest."""
 
+SAMPLED_ELEMENTS: Final = 1 << 22
+"""Above so many logits the gradient is judged in full on a sample of rows only: see `sampling`."""
+SAMPLED_ROWS: Final = 64
+JUDGED_BYTES: Final = 10 * 8
+"""Of the judge for each logit that it solves in full: float64 truth, bounds and the answers under comparison."""
+DRAWN_BYTES: Final = 32
+"""Of the parent for each logit while a problem is drawn: float64 normal numbers and what they are made of."""
+
 
 def _sizes(*sizes: tuple[int, int]) -> tuple[Problem, ...]:
     return tuple(Problem(batch_size=rows, num_classes=classes) for rows, classes in sizes)
@@ -86,5 +94,7 @@ def worker_bytes(problem: Problem) -> int:
 
 
 def judge_bytes(problem: Problem) -> int:
-    """Return how many bytes the judge needs: float64 truth, bounds and the answers under comparison."""
-    return 10 * 8 * problem.elements
+    """Return how many bytes the judge needs: truth, bounds, answers under comparison, and the numbers as drawn."""
+    if problem.elements <= SAMPLED_ELEMENTS:
+        return JUDGED_BYTES * problem.elements
+    return JUDGED_BYTES * min(problem.rows, SAMPLED_ROWS) * problem.num_classes + DRAWN_BYTES * problem.elements

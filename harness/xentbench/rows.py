@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
+    Places = npt.NDArray[np.int64]
 
 BLOCK_ELEMENTS: Final = 1 << 20
 """Logits held in float64 at a time: about a dozen temporaries of 8 MiB, however many rows there are."""
@@ -38,6 +39,7 @@ class Block:
 
     Attributes:
         where: which rows of the problem.
+        span: which of the rows that were asked for.
         logits: `x`; rows without a finite maximum are all NaN.
         below: `m - x >= 0`.
         exponentials: `exp(x - m)`.
@@ -51,7 +53,8 @@ class Block:
         infinite: `(rows,)` whether the row's maximum is +inf or -inf: masked kernels find an infinite loss there.
     """
 
-    where: slice
+    where: slice | Places
+    span: slice
     logits: Array
     below: Array
     exponentials: Array
@@ -135,15 +138,55 @@ def classes_last(tensor: torch.Tensor, problem: Problem) -> torch.Tensor:
     return rows.reshape(problem.rows, problem.num_classes)
 
 
-def blocks(problem: Problem, inputs: Inputs, elements: int | None = None) -> Iterator[Block]:
-    """Yield the problem's rows in blocks of at most `elements`, or `BLOCK_ELEMENTS`, logits (at least one row)."""
-    size = max(1, (elements or BLOCK_ELEMENTS) // problem.num_classes)
-    logits = classes_last(inputs.logits, problem)
-    target = inputs.target.reshape(-1) if problem.has_index_target else classes_last(inputs.target, problem)
-    weight = np.ones(problem.num_classes) if inputs.weight is None else float64(inputs.weight)
-    for start in range(0, problem.rows, size):
-        where = slice(start, min(start + size, problem.rows))
-        yield _block(problem, where, float64(logits[where]), target[where].detach().cpu(), weight)
+def rows_at(tensor: torch.Tensor, problem: Problem, where: slice | Places) -> torch.Tensor:
+    """Return some rows `(rows, C)` of a tensor shaped as the logits, in its own dtype; no other row is copied."""
+    values = tensor.detach()
+    if not problem.dims:
+        return values.reshape(problem.rows, problem.num_classes)[_index(where)]
+    places = np.arange(*where.indices(problem.rows)) if isinstance(where, slice) else where
+    index = np.unravel_index(places, problem.row_shape)
+    return values.movedim(1, -1)[tuple(_index(part) for part in index)]
+
+
+def blocks(
+    problem: Problem, inputs: Inputs, elements: int | None = None, places: Places | None = None
+) -> Iterator[Block]:
+    """Yield rows in blocks of at most `elements`, or `BLOCK_ELEMENTS`, logits (at least one row).
+
+    Args:
+        problem: whose rows.
+        inputs: its tensors.
+        elements: of a block.
+        places: which rows, in which order; None for all.
+    """
+    weight = class_weights(problem, inputs)
+    for span in spans(problem, elements or BLOCK_ELEMENTS, None if places is None else len(places)):
+        where = span if places is None else places[span]
+        logits = float64(rows_at(inputs.logits, problem, where))
+        yield _block(problem, (where, span), logits, target_at(problem, inputs, where), weight)
+
+
+def spans(problem: Problem, elements: int, count: int | None = None) -> Iterator[slice]:
+    """Yield spans that together cover so many rows, by default all; at most `elements` logits, at least one row."""
+    rows, size = problem.rows if count is None else count, max(1, elements // problem.num_classes)
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def target_at(problem: Problem, inputs: Inputs, where: slice | Places) -> torch.Tensor:
+    """Return the target of some rows, on the CPU: `(rows,)` class indices, or `(rows, C)` probabilities."""
+    if problem.has_index_target:
+        return inputs.target.detach().reshape(-1)[_index(where)].cpu()
+    return rows_at(inputs.target, problem, where).cpu()
+
+
+def class_weights(problem: Problem, inputs: Inputs) -> Array:
+    """Return class weights `(C,)`, ones where there are none."""
+    return np.ones(problem.num_classes) if inputs.weight is None else float64(inputs.weight)
+
+
+def _index(where: slice | Places) -> slice | torch.Tensor:
+    return where if isinstance(where, slice) else torch.from_numpy(np.ascontiguousarray(where))
 
 
 def float64(tensor: torch.Tensor) -> Array:
@@ -207,7 +250,9 @@ def _lowest(problem: Problem, block: Block, largest: Array) -> Array:
     return np.where(block.valid, block.logits[np.arange(len(largest)), block.labels], largest)
 
 
-def _block(problem: Problem, where: slice, logits: Array, target: torch.Tensor, weight: Array) -> Block:
+def _block(
+    problem: Problem, place: tuple[slice | Places, slice], logits: Array, target: torch.Tensor, weight: Array
+) -> Block:
     largest = logits.max(axis=1)
     logits[~np.isfinite(largest)] = np.nan
     peak = logits.argmax(axis=1)
@@ -216,9 +261,10 @@ def _block(problem: Problem, where: slice, logits: Array, target: torch.Tensor, 
     others = exponentials.copy()
     others[np.arange(len(others)), peak] = 0.0
     total = others.sum(axis=1)
-    labels, valid, effective = _effective_target(problem, target, weight)
+    labels, valid, effective = effective_target(problem, target, weight)
     return Block(
-        where=where,
+        where=place[0],
+        span=place[1],
         logits=logits,
         below=below,
         exponentials=exponentials,
@@ -233,7 +279,7 @@ def _block(problem: Problem, where: slice, logits: Array, target: torch.Tensor, 
     )
 
 
-def _effective_target(
+def effective_target(
     problem: Problem, target: torch.Tensor, weight: Array
 ) -> tuple[npt.NDArray[np.int64] | None, Flags, Array]:
     """Return labels (None for probabilities), which rows count, and the effective target `(rows, C)`."""
