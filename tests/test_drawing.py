@@ -18,6 +18,13 @@ def test_raw_numbers_are_pinned_for_ever():
     assert np.isfinite(drawing.Stream("pinned").normal(1001)).all()
 
 
+def test_numbers_do_not_depend_on_the_block_size(monkeypatch):
+    whole = [drawing.Stream("blocks", count).normal(count) for count in (1, 7, 1000)]
+    monkeypatch.setattr(drawing, "DRAWN_AT_ONCE", 3)
+    again = [drawing.Stream("blocks", count).normal(count) for count in (1, 7, 1000)]
+    assert all(map(np.array_equal, whole, again))
+
+
 def test_special_rows_hold_every_number_that_is_none_and_the_label_is_never_at_inf():
     problem = Problem(batch_size=12, num_classes=10, logits="special", reduction="none")
     made = inputs.make(problem, 0)

@@ -14,7 +14,7 @@ PACKAGE = Path(xentbench.__file__).parent
 MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
     *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
-    *("doubledouble", "rows", "streaming", "oracle", "sampling", "posing"),
+    *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "parity", "panel"),
     "mistakes",
     *("statistics", "limits", "environment", "results"),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from xentbench import problems
-from xentbench.spec import Problem, UsageError
+from xentbench import inputs, problems
+from xentbench.spec import FAMILIES, Problem, UsageError
 
 
 def test_every_grid_is_made_of_different_problems():
@@ -22,6 +24,8 @@ def test_the_named_grids_hold_the_promised_sizes():
     assert (8192, 256_000) in sizes["llm"]
     assert (8192, 262_144) in sizes["ladder"]
     assert len(sizes["ladder"]) == 11
+    assert all(n * c > 2**31 for n, c in sizes["huge"])
+    assert {problem.dtype for problem in problems.grid("huge")} == {"bfloat16"}
 
 
 def test_an_unknown_grid_is_told_with_the_nearest():
@@ -47,3 +51,23 @@ def test_bytes_grow_with_the_problem_and_count_float32_inside_half():
     half, single = (Problem(batch_size=64, num_classes=1000, dtype=dtype) for dtype in ("bfloat16", "float32"))
     assert problems.worker_bytes(half) == problems.worker_bytes(single) == 8 * 64_000 * 4
     assert problems.judge_bytes(single) > 8 * 64_000
+
+
+@pytest.mark.parametrize("target", ["index", "soft"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bytes_of_a_large_problem_hold_while_its_numbers_are_drawn(family, target, monkeypatch):
+    problem = Problem(batch_size=400, num_classes=1000, logits=family, target=target)
+    monkeypatch.setattr(problems, "SAMPLED_ELEMENTS", 0)
+    monkeypatch.setattr(problems, "SAMPLED_ROWS", 0)
+    tracemalloc.start()
+    inputs.make(problem, 0)
+    drawn_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Tensors made by torch are not traced: logits in their own dtype, and those still held as they were drawn.
+    assert 8 * problem.elements <= drawn_bytes <= problems.judge_bytes(problem)
+
+
+def test_bytes_of_a_large_problem_are_a_fraction_of_those_of_solving_it_whole():
+    large = Problem(batch_size=8192, num_classes=256_000)
+    assert problems.solved_elements(large) == 64 * 256_000
+    assert problems.judge_bytes(large) < 24 * large.elements

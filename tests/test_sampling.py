@@ -2,62 +2,23 @@
 
 import itertools
 import tracemalloc
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_panel import DECLARED, FULL, OPTIONS, RIGHT, WRONG, after, before, judge_answers
+from large_fixtures import LARGE, ROWS, Tampered, gradient_with, judge, nothing_is_small, set_row, unsampled
+from test_panel import DECLARED, FULL, OPTIONS, RIGHT, WRONG, after
 from torch.nn import functional
 
-from xentbench import bounds, inputs, oracle, panel, problems, rows, sampling, streaming
+from xentbench import inputs, oracle, panel, problems, rows, sampling, streaming
 from xentbench.examining import examine
 from xentbench.posing import Question
-from xentbench.spec import Problem, Status, Verdict
+from xentbench.spec import Problem, Status
 from xentbench.worker import calls
 
-LARGE = Problem(batch_size=300, num_classes=40, ignored=0.2, reduction="sum")
-ROWS = 9
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_small(monkeypatch):
-    monkeypatch.setattr(problems, "SAMPLED_ELEMENTS", 0)
-    monkeypatch.setattr(problems, "SAMPLED_ROWS", ROWS)
-
-
-def solve(problem, given_, seed=0):
-    return sampling.solve(problem, given_, seed)
-
-
-def judge(loss: Any, problem: Problem, seed: int = 0) -> Verdict:
-    return judge_answers(loss, problem, inputs.make(problem, seed))
-
-
-def unsampled(problem, count=1):
-    """Rows that count and whose gradient is not in the sample of seed 0."""
-    places, _ = sampling.draw(problem, 0)
-    target = inputs.make(problem, 0).target.reshape(-1)
-    return [row for row in range(problem.rows) if row not in places and target[row] != problem.ignore_index][:count]
-
-
-def gradient_with(tamper):
-    return before(lambda a: {"input": _Tampered.apply(a["input"], tamper)})
-
-
-class _Tampered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, tensor, tamper):
-        ctx.tamper = tamper
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        changed = gradient.clone()
-        ctx.tamper(changed)
-        return changed, None
+__all__ = ["nothing_is_small"]
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -77,32 +38,11 @@ def test_planted_mistakes_of_the_panel_are_found(name):
     assert any(judge(WRONG[name], problem).is_wrong for problem in panel.panel("quick"))
 
 
-@settings(max_examples=300, deadline=None)
-@given(problem=OPTIONS, special=st.booleans())
-def test_losses_and_ingredients_are_those_of_the_whole_truth_or_safer(problem, special):
-    given_ = inputs.make(problem, 0)
-    if special and problem.batch_size:
-        given_.logits[0, 1:] = -torch.inf
-        given_.logits[-1, 0] = torch.nan
-    whole, lean = oracle.solve(problem, given_), solve(problem, given_)
-    for wanted, found in ((whole.loss.torch, lean.loss.torch), (whole.loss.masked, lean.loss.masked)):
-        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-14)
-    loose = ("spread", "target_logits", "underflow", "working_underflow")
-    for name in rows.Rows.__slots__:
-        wanted, found = getattr(whole.rows, name), getattr(lean.rows, name)
-        known = np.isfinite(whole.rows.largest) & np.isfinite(wanted)
-        wanted, found = wanted[known], found[known]
-        if name in loose:
-            assert (found >= wanted * (1.0 - 1e-12) - 1e-300).all(), name
-        else:
-            np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12, err_msg=name)
-
-
 @settings(max_examples=100, deadline=None)
 @given(problem=OPTIONS)
 def test_sample_label_and_signed_sum_are_those_of_the_whole_gradient(problem):
     given_ = inputs.make(problem, 0)
-    whole, lean = oracle.solve(problem, given_), solve(problem, given_)
+    whole, lean = oracle.solve(problem, given_), sampling.solve(problem, given_, 0)
     if lean.sample is None or whole.divisor == 0.0:
         return
     every = rows.classes_last(torch.from_numpy(whole.gradient.torch), problem).numpy()
@@ -118,93 +58,6 @@ def test_sample_label_and_signed_sum_are_those_of_the_whole_gradient(problem):
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-300)
 
 
-@settings(max_examples=100, deadline=None)
-@given(problem=OPTIONS)
-def test_allowance_of_a_row_sum_covers_all_its_entries(problem):
-    given_ = inputs.make(problem, 0)
-    truth = oracle.solve(problem, given_)
-    model = bounds.worst_case(rows.COMPUTE_DTYPE[problem.dtype])
-    if truth.divisor == 0.0:
-        return
-    total = bounds.row_sum_error(problem, truth, model)
-    for block in rows.blocks(problem, given_):
-        entries = bounds.gradient_error(problem, truth, block, model, stored=True).sum(axis=1)
-        assert (entries <= total[block.where] * (1.0 + 1e-9)).all()
-
-
-def set_row(row, value):
-    def tamper(gradient):
-        gradient[row] = value
-
-    return tamper
-
-
-def scaled(gradient):
-    gradient *= 1.001
-
-
-def shifted_one_class(gradient):
-    gradient.copy_(gradient.roll(1, 1))
-
-
-def last_rows_unwritten(gradient):
-    gradient[-3:] = 0.0
-
-
-@pytest.mark.parametrize("tamper", [scaled, shifted_one_class, last_rows_unwritten])
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_gradients_wrong_in_many_rows_are_found(tamper, reduction):
-    problem = Problem(batch_size=300, num_classes=40, reduction=reduction)
-    assert judge(gradient_with(tamper), problem).status is Status.WRONG_GRADIENT
-
-
-def test_label_entry_of_one_row_in_the_middle_is_found_by_its_law():
-    (row,) = unsampled(LARGE)
-    label = int(inputs.make(LARGE, 0).target[row])
-
-    def tamper(gradient):
-        gradient[row, label] *= 1.0001
-
-    verdict = judge(gradient_with(tamper), LARGE)
-    assert verdict.status is Status.WRONG_GRADIENT
-    assert verdict.reason.startswith(f"gradient[{row}, {label}] is ")
-    assert f"1 of {LARGE.rows} numbers are wrong" in verdict.reason
-
-
-def test_sum_of_one_row_is_found_off():
-    (row,) = unsampled(LARGE)
-    label = int(inputs.make(LARGE, 0).target[row])
-
-    def tamper(gradient):
-        gradient[row, (label + 1) % LARGE.num_classes] += 0.01
-
-    assert judge(gradient_with(tamper), LARGE).reason.startswith(f"sum over classes of gradient[{row}] is 0.0")
-
-
-def test_swapped_classes_that_no_sum_sees_are_found_by_the_secret_signs():
-    chosen = unsampled(LARGE, 30)
-    target = inputs.make(LARGE, 0).target
-
-    def tamper(gradient):
-        for row in chosen:
-            others = [c for c in range(LARGE.num_classes) if c != target[row]]
-            gradient[row, others] = gradient[row, others].flip(0)
-
-    assert judge(gradient_with(tamper), LARGE).reason.startswith("sum over classes, with secret signs, of gradient[")
-
-
-def test_ignored_row_that_gets_a_gradient_is_found():
-    places, _ = sampling.draw(LARGE, 0)
-    ignored = (inputs.make(LARGE, 0).target == LARGE.ignore_index).nonzero().reshape(-1).tolist()
-    row = next(row for row in ignored if row not in places)
-
-    def tamper(gradient):
-        gradient[row, 3], gradient[row, 4] = 1e-5, -1e-5
-
-    verdict = judge(gradient_with(tamper), LARGE)
-    assert verdict.reason.startswith(f"largest entry of ignored gradient[{row}] is 9.99")
-
-
 def test_only_the_sample_sees_a_probability_targets_gradient():
     problem = Problem(batch_size=40, num_classes=30, target="soft", target_grad=True)
 
@@ -212,7 +65,7 @@ def test_only_the_sample_sees_a_probability_targets_gradient():
         gradient[-1, 3] *= 1.01
 
     def tampered(input, target, **options):  # noqa: A002 - torch's
-        return functional.cross_entropy(input, _Tampered.apply(target, tamper), **options)
+        return functional.cross_entropy(input, Tampered.apply(target, tamper), **options)
 
     assert judge(tampered, problem).reason.startswith("gradient of the target[39, 3] is ")
 
@@ -259,9 +112,9 @@ def test_reused_seed_gives_the_same_sample_and_another_one_another():
 
 def test_sampling_is_left_to_large_problems(monkeypatch):
     monkeypatch.setattr(problems, "SAMPLED_ELEMENTS", LARGE.elements)
-    assert solve(LARGE, inputs.make(LARGE, 0)).sample is None
+    assert sampling.solve(LARGE, inputs.make(LARGE, 0), 0).sample is None
     monkeypatch.setattr(problems, "SAMPLED_ELEMENTS", LARGE.elements - 1)
-    truth = solve(LARGE, inputs.make(LARGE, 0))
+    truth = sampling.solve(LARGE, inputs.make(LARGE, 0), 0)
     assert truth.gradient.torch.shape == (len(truth.sample.places), LARGE.num_classes)
 
 
@@ -297,7 +150,7 @@ def test_memory_grows_with_the_rows_by_a_few_numbers_each(monkeypatch):
         problem = Problem(batch_size=count, num_classes=500)
         given_ = inputs.make(problem, 0)
         tracemalloc.start()
-        solve(problem, given_)
+        sampling.solve(problem, given_, 0)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 100 * 8 * (1024 - 256)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -27,6 +27,9 @@ ZIPF_EXPONENT: Final = 1.0
 WIDE_SPREAD: Final = 120.0
 """Half-spread of the `wide` family: past exp's overflow in float32 (88.7) and underflow (-103.3)."""
 
+DRAWN_AT_ONCE: Final = 1 << 16
+"""Numbers in a block: more would leave the cache, and one array of them all is enough to hold."""
+
 
 class Stream:
     """Uniform and normal numbers from one raw Philox stream, named so that no two uses share it."""
@@ -37,20 +40,31 @@ class Stream:
 
     def uniform(self, *shape: int) -> Array:
         """Return float64 numbers in [0, 1), 53 random bits each."""
-        raw = self._philox.random_raw(int(np.prod(shape, dtype=np.int64)))
-        return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+        drawn = np.empty(int(np.prod(shape, dtype=np.int64)))
+        for part in _blocks(drawn):
+            np.multiply(self._philox.random_raw(len(part)) >> np.uint64(11), 2.0**-53, out=part)
+        return drawn.reshape(shape)
 
     def normal(self, *shape: int) -> Array:
         """Return standard normal float64 numbers by Box and Muller's transform (1958)."""
         count = int(np.prod(shape, dtype=np.int64))
         half = (count + 1) // 2
-        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(half)))
-        angle = 2.0 * np.pi * self.uniform(half)
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+        drawn = self.uniform(2 * half)
+        for radius, angle in zip(_blocks(drawn[:half]), _blocks(drawn[half:]), strict=True):
+            size, turn = np.sqrt(-2.0 * np.log1p(-radius)), 2.0 * np.pi * angle
+            np.multiply(size, np.cos(turn), out=radius)
+            np.multiply(size, np.sin(turn), out=angle)
+        return drawn[:count].reshape(shape)
 
     def integers(self, high: int, *shape: int) -> Labels:
         """Return whole numbers in [0, high)."""
         return (self.uniform(*shape) * high).astype(np.int64)
+
+
+def _blocks(numbers: Array) -> Iterator[Array]:
+    """Yield views that together are all the numbers."""
+    for start in range(0, len(numbers), DRAWN_AT_ONCE):
+        yield numbers[start : start + DRAWN_AT_ONCE]
 
 
 def rows_and_labels(problem: Problem, stream: Stream) -> tuple[Array, Labels]:

@@ -163,8 +163,8 @@ def seconds(text: str | None) -> float | None:
 
 
 def fresh_seed(seed: int | None) -> int:
-    """Return the seed given, or a secret one."""
-    return secrets.randbits(32) if seed is None else seed
+    """Return the seed given, or a secret one, of more bits than an implementation could try against its tensors."""
+    return secrets.randbits(48) if seed is None else seed
 
 
 def check_json(path: str | None) -> None:

@@ -1,6 +1,6 @@
 """The truth, from the definition, at the stored (already rounded) numbers; it never calls `F.cross_entropy`.
 
-It is evaluated in float64, and for float64 problems once more in `doubledouble`, so that the truth is never merely as
+It is evaluated in float64, and for float64 problems once more in pairs (`paired`), so that the truth is never merely as
 good as what is judged. The second evaluation replaces finite numbers only: what is special is decided in float64.
 
 Where there is another well-founded choice than that of `F.cross_entropy`, the truth holds both. The other choice is a
@@ -13,23 +13,22 @@ NaN, log-sum-exp forms: 0 or NaN): `Truth.open` marks it, and it is not judged.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xentbench import doubledouble as dd
 from xentbench.doubledouble import Pair
+from xentbench.paired import paired_loss, solve_paired
 from xentbench.rows import (
     Block,
     Rows,
     blocks,
-    class_weights,
     classes_last,
+    divisor_of,
     float64,
     ingredients,
     labels_of,
     row_losses,
-    rows_at,
     times,
 )
 
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
-
-PAIRED_ELEMENTS: Final = 1 << 15
-"""Logits held in double-double at a time: some dozens of temporaries, which should stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +149,7 @@ def solve_rows(problem: Problem, inputs: Inputs, places: Places | None = None) -
         np.isfinite(part).all() for part in plain if part is not None
     )
     other = _solve(problem, inputs, places, masked=True)[:3] if special else plain
-    paired = _solve_paired(problem, inputs, places) if problem.dtype == "float64" else (None, None, None)
+    paired = solve_paired(problem, inputs, places) if problem.dtype == "float64" else (None, None, None)
     losses, gradient, target_gradient = (
         None if part is None or second is None else _values(part, second, pair)
         for part, second, pair in zip(plain, other, paired, strict=True)
@@ -171,7 +167,7 @@ def reduced(problem: Problem, inputs: Inputs, losses: Values) -> Values:
     masked_loss = torch_loss if same else _reduce(problem, losses.masked, divisor, masked=True)
     if losses.low is None:
         return Values(torch_loss, masked_loss)
-    paired = _paired_loss(problem, Pair(losses.masked, losses.low), _paired_divisor(problem, inputs))
+    paired = paired_loss(problem, inputs, Pair(losses.masked, losses.low))
     return _values(torch_loss, masked_loss, paired)
 
 
@@ -207,17 +203,6 @@ def _solve(
             target_gradient[span] = times(share * block.weight, slope, masked=masked)
         rows[:, span] = ingredients(problem, block)
     return losses, gradient, target_gradient, Rows(*rows)
-
-
-def divisor_of(problem: Problem, inputs: Inputs) -> float:
-    """Return what the mean divides by: `Truth.divisor`."""
-    if problem.reduction != "mean":
-        return 1.0
-    if not problem.has_index_target:
-        return float(problem.rows)
-    labels = labels_of(inputs)
-    labels = labels[labels != problem.ignore_index]
-    return float(len(labels) if inputs.weight is None else float64(inputs.weight)[labels].sum())
 
 
 def upstream_of(problem: Problem, inputs: Inputs) -> Array:
@@ -260,86 +245,3 @@ def _values(plain: Array, masked: Array, paired: Pair | None) -> Values:
     finer = np.where(known & np.isfinite(plain), paired.high, plain)
     other = finer if masked is plain else np.where(known & np.isfinite(masked), paired.high, masked)
     return Values(finer, other, np.where(known, paired.low, 0.0))
-
-
-def _solve_paired(problem: Problem, inputs: Inputs, places: Places | None) -> tuple[Pair, Pair, Pair | None]:
-    """Return losses, gradient and target gradient as `_solve` does with 0 times anything 0, in double-double."""
-    count = problem.rows if places is None else len(places)
-    upstream, shape = _paired_upstream(problem, inputs), (count, problem.num_classes)
-    losses, gradient = dd.zeros(shape[:1]), dd.zeros(shape)
-    target_gradient = dd.zeros(shape) if problem.target_grad and not problem.has_index_target else None
-    slope = dd.multiply(_kept(problem), dd.exactly(class_weights(problem, inputs)))
-    for block in blocks(problem, inputs, PAIRED_ELEMENTS, places):
-        span, scale = block.span, upstream[block.where][:, None]
-        target = _paired_target(problem, inputs, block)
-        nll, probabilities, complements = _paired_row(block)
-        losses[span] = dd.total(_paired_times(target, nll))
-        rest = dd.subtract(dd.total(target)[:, None], target)
-        inner = dd.subtract(_paired_times(rest, probabilities), _paired_times(target, complements))
-        gradient[span] = _paired_times(scale, inner)
-        if target_gradient is not None:
-            target_gradient[span] = _paired_times(dd.multiply(scale, slope), nll)
-    return losses, gradient, target_gradient
-
-
-def _paired_row(block: Block) -> tuple[Pair, Pair, Pair]:
-    """Return `-log p`, `p` and `1 - p`, each `(rows, C)`, as `Block` has them."""
-    every = np.arange(len(block.logits))
-    below = dd.two_sum(block.logits[every, block.peak][:, None], -block.logits)
-    below = Pair(below.high, np.where(np.isfinite(below.low), below.low, 0.0))
-    exponentials = dd.exp(-below)
-    without_peak = dd.where(np.arange(block.logits.shape[1]) == block.peak[:, None], dd.exactly(0.0), exponentials)
-    others = dd.total(without_peak)
-    whole = dd.add(dd.exactly(1.0), others)
-    inverse = dd.divide(dd.exactly(1.0), whole)[:, None]
-    rest = dd.subtract(whole[:, None], exponentials)
-    rest[every, block.peak] = others
-    nll = dd.add(dd.log1p(others)[:, None], below)
-    return nll, dd.multiply(exponentials, inverse), dd.multiply(rest, inverse)
-
-
-def _paired_target(problem: Problem, inputs: Inputs, block: Block) -> Pair:
-    """Return the effective target `(rows, C)`."""
-    keep = _kept(problem)
-    uniform = dd.divide(dd.exactly(problem.label_smoothing), dd.exactly(problem.num_classes))
-    weight = dd.exactly(block.weight)
-    if block.labels is None:
-        given = dd.exactly(float64(rows_at(inputs.target, problem, block.where)))
-        return dd.multiply(weight, dd.add(dd.multiply(keep, given), uniform))
-    spread, nothing = dd.multiply(weight, uniform), dd.exactly(0.0)
-    hit = (np.arange(problem.num_classes) == block.labels[:, None]) & block.valid[:, None]
-    target = dd.where(hit, dd.add(spread, dd.multiply(weight, keep)), spread)
-    return dd.where(block.valid[:, None], target, nothing)
-
-
-def _kept(problem: Problem) -> Pair:
-    """Return the share of the target that label smoothing leaves."""
-    return dd.subtract(dd.exactly(1.0), dd.exactly(problem.label_smoothing))
-
-
-def _paired_divisor(problem: Problem, inputs: Inputs) -> Pair:
-    if problem.reduction != "mean" or not problem.has_index_target or inputs.weight is None:
-        return dd.exactly(divisor_of(problem, inputs))
-    labels = labels_of(inputs)
-    return dd.total(dd.exactly(class_weights(problem, inputs))[labels[labels != problem.ignore_index]])
-
-
-def _paired_upstream(problem: Problem, inputs: Inputs) -> Pair:
-    """Return what `_upstream` does."""
-    share = dd.divide(dd.exactly(float64(inputs.upstream).reshape(-1)), _paired_divisor(problem, inputs))
-    share = Pair(*(np.broadcast_to(part, (problem.rows,)) for part in (share.high, share.low)))
-    if not problem.has_index_target:
-        return share
-    ignored = labels_of(inputs) == problem.ignore_index
-    return dd.where(ignored, dd.exactly(0.0), share)
-
-
-def _paired_loss(problem: Problem, losses: Pair, divisor: Pair) -> Pair:
-    if problem.reduction == "none":
-        return losses.reshape(*problem.loss_shape)
-    return dd.divide(dd.total(losses), divisor)
-
-
-def _paired_times(left: Pair, right: Pair) -> Pair:
-    """Multiply; 0 times anything is 0."""
-    return dd.where((left.high == 0.0) | (right.high == 0.0), dd.exactly(0.0), dd.multiply(left, right))

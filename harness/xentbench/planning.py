@@ -21,6 +21,8 @@ LARGE_ELEMENTS: Final = 10_000_000
 """From here on, more than about 50 ms."""
 COMPILE_FIRST_S, COMPILE_NEXT_S = 20.0, 4.0
 """Cold set-up of an entrant that compiles: its first problem and each further one, all phases."""
+SOLVED_S, STREAMED_S = 5e-7, 5e-8
+"""Judging of a logit that is solved in full, and of any: measured in docs/parity.md."""
 START_S: Final = 1.5
 """Start of a worker, importing torch, on one core."""
 
@@ -111,7 +113,7 @@ class Plan:
         starts = START_S * len(usable) * (1 + self.preset.workers)
         compiling = sum(entry.compiles for entry in usable)
         compiles = compiling * (COMPILE_FIRST_S + COMPILE_NEXT_S * max(0, len(self.asked) - 1))
-        judging = sum(problem.elements * 5e-7 * len(usable) for problem in self.asked)
+        judging = sum(map(judge_estimate_s, self.asked)) * len(usable)
         return (starts + compiles + judging) / max(1, min(cores, 2))
 
     def measure_estimate_s(self) -> float:
@@ -123,6 +125,11 @@ class Plan:
         """Return the estimated time of the whole run: what it could use, cut by the budget, never below its set-up."""
         setup_s = self.setup_estimate_s(cores)
         return max(setup_s, min(self.preset.budget_s, setup_s + self.measure_estimate_s()))
+
+
+def judge_estimate_s(problem: Problem) -> float:
+    """Return the estimated time in which one implementation's answers to this problem are judged."""
+    return SOLVED_S * problems.solved_elements(problem) + STREAMED_S * problem.elements
 
 
 def weight(problem: Problem) -> int:

@@ -20,8 +20,8 @@ SAMPLED_ELEMENTS: Final = 1 << 22
 SAMPLED_ROWS: Final = 64
 JUDGED_BYTES: Final = 10 * 8
 """Of the judge for each logit that it solves in full: float64 truth, bounds and the answers under comparison."""
-DRAWN_BYTES: Final = 32
-"""Of the parent for each logit while a problem is drawn: float64 normal numbers and what they are made of."""
+DRAWN_BYTES, DRAWN_TARGET_BYTES = 20, 16
+"""Of the parent for each logit while it is drawn, a float64 number and what it is made of; more for probabilities."""
 
 
 def _sizes(*sizes: tuple[int, int]) -> tuple[Problem, ...]:
@@ -48,6 +48,10 @@ GRIDS: Final[Mapping[str, Callable[[], tuple[Problem, ...]]]] = {
     "llm": lambda: _sizes(*itertools.product((1024, 4096, 8192), (32_000, 50_257, 128_256, 151_936, 256_000))),
     # The pairs of quack's and PyTorch genai_layers' published bandwidth plots.
     "ladder": lambda: _sizes(*((32_768, 2**k) for k in range(8, 17)), (16_384, 131_072), (8192, 262_144)),
+    # Past 2^31 logits, where 32-bit offsets end: at Llama 2's vocabulary, at Llama 3's, and one row past it.
+    "huge": lambda: tuple(
+        replace(problem, dtype="bfloat16") for problem in _sizes((70_000, 32_000), (17_000, 128_256), (16_744, 128_256))
+    ),
 }
 
 
@@ -97,4 +101,11 @@ def judge_bytes(problem: Problem) -> int:
     """Return how many bytes the judge needs: truth, bounds, answers under comparison, and the numbers as drawn."""
     if problem.elements <= SAMPLED_ELEMENTS:
         return JUDGED_BYTES * problem.elements
-    return JUDGED_BYTES * min(problem.rows, SAMPLED_ROWS) * problem.num_classes + DRAWN_BYTES * problem.elements
+    drawn_bytes = DRAWN_BYTES + (0 if problem.has_index_target else DRAWN_TARGET_BYTES)
+    return JUDGED_BYTES * solved_elements(problem) + drawn_bytes * problem.elements
+
+
+def solved_elements(problem: Problem) -> int:
+    """Return how many logits the judge solves in full: all, or those of the sampled rows."""
+    few = problem.elements <= SAMPLED_ELEMENTS
+    return problem.elements if few else min(problem.rows, SAMPLED_ROWS) * problem.num_classes

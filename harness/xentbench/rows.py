@@ -132,6 +132,17 @@ def labels_of(inputs: Inputs) -> npt.NDArray[np.int64]:
     return labels
 
 
+def divisor_of(problem: Problem, inputs: Inputs) -> float:
+    """Return what the mean divides by: `Truth.divisor`."""
+    if problem.reduction != "mean":
+        return 1.0
+    if not problem.has_index_target:
+        return float(problem.rows)
+    labels = labels_of(inputs)
+    labels = labels[labels != problem.ignore_index]
+    return float(len(labels) if inputs.weight is None else float64(inputs.weight)[labels].sum())
+
+
 def classes_last(tensor: torch.Tensor, problem: Problem) -> torch.Tensor:
     """Return a tensor shaped as the logits as `(rows, C)`: one row for each target, in the target's order."""
     rows = tensor.detach() if problem.batch_size is None else tensor.detach().movedim(1, -1)

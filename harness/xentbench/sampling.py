@@ -15,7 +15,7 @@ import numpy as np
 from xentbench import oracle, problems
 from xentbench.drawing import Stream
 from xentbench.oracle import Sample, Truth, Values
-from xentbench.rows import Block, Rows, class_weights
+from xentbench.rows import Block, Rows, class_weights, divisor_of
 from xentbench.streaming import Streamed, stream
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def solve(problem: Problem, inputs: Inputs, seed: int) -> Truth:
             gradient=chosen.gradient,
             target_gradient=chosen.target_gradient,
             rows=every.rows,
-            divisor=oracle.divisor_of(problem, inputs),
+            divisor=divisor_of(problem, inputs),
             weighted=inputs.weight is not None,
             upstream=upstream,
             open=every.infinite,
