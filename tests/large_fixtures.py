@@ -17,6 +17,7 @@ ROWS = 9
 def nothing_is_small(monkeypatch):
     monkeypatch.setattr(problems, "SAMPLED_ELEMENTS", 0)
     monkeypatch.setattr(problems, "SAMPLED_ROWS", ROWS)
+    monkeypatch.setattr(inputs, "SMALL_ELEMENTS", 0)  # nothing large is asked for second derivatives
 
 
 def judge(loss: Any, problem: Problem, seed: int = 0) -> Verdict:
