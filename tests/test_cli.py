@@ -69,6 +69,8 @@ BAD = {
     "negative classes": (["bench", "--num-classes", "-3"], "must be 1 or more, got -3"),
     "sizes and grid": (["bench", "--grid", "small", "--num-classes", "3"], "without --grid"),
     "bad problem": (["parity", "--problem", "N=8,C"], "expected AXIS=VALUE"),
+    "untimed problem": (["bench", "--problem", "N=3,C=5,invalid=reduction"], "only parity asks"),
+    "compile with a baseline": (["parity", "--compile", "--found", "f.json"], "--compile judges another program"),
     "bad budget": (["bench", "--budget", "soon"], "expected a duration such as 90s"),
     "plugin is no Python file": (["bench", "--plugin", "{tmp}/notes.txt", "--results", "{tmp}/r"], "is no Python file"),
     "plugin does not exist": (["parity", "--plugin", "{tmp}/absent.py"], "does not exist"),

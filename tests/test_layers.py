@@ -15,7 +15,7 @@ MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
     *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
-    *("bounds", "curvature", "elementwise", "laws", "diagnosis", "parity", "panel"),
+    *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
     *("statistics", "limits", "environment", "results"),
     *("worker", "templates", "workers", "registry"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xentbench import inputs, mistakes, panel, parity
+from xentbench import diagnosis, inputs, mistakes, panel
 from xentbench.examining import examine_here
 from xentbench.posing import Question
 from xentbench.spec import Description, Implementation, Problem, Source
@@ -63,7 +63,7 @@ def test_names_and_notes_are_unique_and_told():
 
 @pytest.mark.parametrize("name", mistakes.WRONG)
 def test_panel_finds_the_mistake(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parity.diagnosis, "explain", lambda _: "")  # what it looks like takes longest to find
+    monkeypatch.setattr(diagnosis, "explain", lambda _: "")  # what it looks like takes longest to find
     assert any(objection(mistakes.WRONG[name].loss, problem) for problem in FULL)
 
 

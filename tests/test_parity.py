@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xentbench import inputs, oracle, parity
+from xentbench import inputs, oracle, parity, quantities
 from xentbench.inputs import Answers
 from xentbench.posing import Question
 from xentbench.spec import Description, Deviation, Grade, Problem, Source, Status, UsageError, WorkContract
@@ -123,7 +123,7 @@ def test_another_dtype_is_wrong_unless_declared():
     declared = dataclasses.replace(PLAIN, work=WorkContract(result_dtype="float32"))
     verdict = judge(problem, declared, loss=loss)
     assert verdict.status is Status.PASSED
-    assert verdict.labels == (parity.ANOTHER_DTYPE,)
+    assert verdict.labels == (quantities.ANOTHER_DTYPE,)
     assert judge(problem, declared).labels == ()
     assert judge(problem, declared, loss=loss + 0.5).status is Status.WRONG_VALUE
     assert judge(problem, declared, loss=loss.double()).status is Status.WRONG_TYPE
@@ -170,7 +170,7 @@ def test_changed_inputs():
     assert "logits after backward" in judge(MEAN, changed=logits).reason
     verdict = judge(MEAN, overwrites, changed=logits)
     assert verdict.status is Status.PASSED
-    assert verdict.labels == (parity.OVERWRITES_INPUT,)
+    assert verdict.labels == (quantities.OVERWRITES_INPUT,)
     assert judge(MEAN, overwrites, changed=logits + target).status is Status.MUTATES_INPUT
 
 
@@ -197,7 +197,7 @@ def test_ignored_row_with_nan_logits_may_have_gradient_nan_or_zero():
     masked = dataclasses.replace(answers, gradient=answers.gradient.nan_to_num(0.0))
     verdict = parity.judge(Question(NONE, given, truth), masked, PLAIN)
     assert verdict.status is Status.PASSED
-    assert verdict.labels == (parity.ANOTHER_CONVENTION,)
+    assert verdict.labels == (quantities.ANOTHER_CONVENTION,)
     other = dataclasses.replace(answers, gradient=answers.gradient.nan_to_num(1.0))
     assert parity.judge(Question(NONE, given, truth), other, PLAIN).status is Status.WRONG_GRADIENT
 

@@ -228,7 +228,15 @@ def make(
     threads: int = 1,
     allocator: str = "warm",
 ) -> Plan:
-    """Return the plan of asking these implementations the posed problems."""
+    """Return the plan of asking these implementations the posed problems.
+
+    Raises:
+        UsageError: a problem that `F.cross_entropy` refuses, or that is not asked in every grad mode: no duel.
+    """
+    for problem in posed.problems:
+        if problem.must_raise or problem.may_raise or problem.mode != "all":
+            msg = f"{problem.key} cannot be timed: leave out invalid, label-dtype and mode, which only parity asks"
+            raise UsageError(msg)
     return Plan(
         problems=posed.problems,
         recorded=posed.recorded,
