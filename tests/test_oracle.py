@@ -101,6 +101,50 @@ def test_loss_is_the_definition_in_fifty_digits(key):
     assert found.dtype == np.float64
 
 
+def fifty_digit_gradient(problem, given, divisor):
+    """`s (Q p - q)` of each row and class, one number at a time, and the size of its two terms."""
+    logits = rows.classes_last(given.logits, problem).double().tolist()
+    classes, eps = problem.num_classes, mpmath.mpf(problem.label_smoothing)
+    weight = [1.0] * classes if given.weight is None else given.weight.double().tolist()
+    target = given.target.reshape(-1) if problem.has_index_target else rows.classes_last(given.target, problem).double()
+    upstream = given.upstream.double().reshape(-1).tolist() * (1 if problem.reduction == "none" else problem.rows)
+    for row, wanted, arriving in zip(logits, target.tolist(), upstream, strict=True):
+        scale = mpmath.mpf(arriving) / (divisor if problem.reduction == "mean" else 1)
+        if problem.has_index_target and wanted == problem.ignore_index:
+            yield [(mpmath.mpf(0), mpmath.mpf(0))] * classes
+            continue
+        labels = [float(c == wanted) for c in range(classes)] if problem.has_index_target else wanted
+        keep = weight[wanted] if problem.has_index_target else 1
+        share = [((1 - eps) * y + eps / classes) * mpmath.mpf(w) for y, w in zip(labels, weight, strict=True)]
+        if problem.has_index_target:
+            share = [(1 - eps) * y * keep + eps / classes * mpmath.mpf(w) for y, w in zip(labels, weight, strict=True)]
+        exponentials = [mpmath.exp(x) for x in row]
+        softmax = [sum(share) * e / sum(exponentials) for e in exponentials]
+        yield [(scale * (p - q), abs(scale) * (p + q)) for p, q in zip(softmax, share, strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=OPTIONS)
+def test_loss_and_gradient_are_the_definition_in_sixty_digits_whatever_the_problem(problem):
+    given_ = inputs.make(problem, 1)
+    truth = oracle.solve(problem, given_)
+    with mpmath.workdps(60):
+        losses, divisor = fifty_digit_losses(problem, given_)
+        if not divisor:
+            return
+        expected = {"none": losses, "sum": [sum(losses)], "mean": [sum(losses) / divisor]}[problem.reduction]
+        pairs = zip(truth.loss.torch.reshape(-1), truth.loss.low.reshape(-1), expected, strict=True)
+        assert all(abs(mpmath.mpf(float(h)) + float(low) - exact) <= 1e-22 * abs(exact) for h, low, exact in pairs)
+        high, low = (
+            rows.classes_last(torch.from_numpy(part), problem).tolist()
+            for part in (truth.gradient.torch, truth.gradient.low)
+        )
+        for place, row in enumerate(fifty_digit_gradient(problem, given_, divisor)):
+            for column, (exact, size) in enumerate(row):
+                found = mpmath.mpf(high[place][column]) + low[place][column]
+                assert abs(found - exact) <= 1e-22 * size
+
+
 @settings(max_examples=150, deadline=None)
 @given(problem=OPTIONS)
 def test_loss_and_gradients_agree_with_pytorch_in_float64(problem):
