@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from worker_fixtures import ONE_GOOD, plugin
+from worker_fixtures import ONE_GOOD, heed_interrupts, plugin
 
 ROOT = Path(__file__).parent.parent
 VERBS = ("list", "parity", "bench", "report", "compare", "selftest")
@@ -255,6 +255,7 @@ def test_an_interrupt_ends_at_once_with_130_and_keeps_what_is_finished(tmp_path:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - this process has no threads
     ) as process:
         try:
             for _ in range(3000):  # a busy machine may take minutes to the first finished cell

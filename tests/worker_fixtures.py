@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import time
 from pathlib import Path
 
@@ -41,3 +42,8 @@ def good(input, target, weight=None, ignore_index=-100, reduction="mean", label_
     return F.cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction,
                            label_smoothing=label_smoothing)
 """
+
+
+def heed_interrupts() -> None:
+    """Let a child process be interrupted though these tests run in the background of a shell, which ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
