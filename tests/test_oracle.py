@@ -134,7 +134,9 @@ def test_loss_and_gradient_are_the_definition_in_sixty_digits_whatever_the_probl
             return
         expected = {"none": losses, "sum": [sum(losses)], "mean": [sum(losses) / divisor]}[problem.reduction]
         pairs = zip(truth.loss.torch.reshape(-1), truth.loss.low.reshape(-1), expected, strict=True)
-        assert all(abs(mpmath.mpf(float(h)) + float(low) - exact) <= 1e-22 * abs(exact) for h, low, exact in pairs)
+        # The definition cancels: of sixty digits, a loss far below the logits keeps the fewer the smaller it is.
+        off = [(abs(mpmath.mpf(float(high)) + float(low) - exact), abs(exact)) for high, low, exact in pairs]
+        assert all(error <= 1e-22 * size + 1e-50 for error, size in off)
         high, low = (
             rows.classes_last(torch.from_numpy(part), problem).tolist()
             for part in (truth.gradient.torch, truth.gradient.low)
@@ -142,7 +144,7 @@ def test_loss_and_gradient_are_the_definition_in_sixty_digits_whatever_the_probl
         for place, row in enumerate(fifty_digit_gradient(problem, given_, divisor)):
             for column, (exact, size) in enumerate(row):
                 found = mpmath.mpf(high[place][column]) + low[place][column]
-                assert abs(found - exact) <= 1e-22 * size
+                assert abs(found - exact) <= 1e-22 * size + 1e-50
 
 
 @settings(max_examples=150, deadline=None)
