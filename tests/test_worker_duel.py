@@ -11,7 +11,7 @@ from worker_fixtures import ticking_clock
 from xentbench import inputs
 from xentbench.spec import Phase, Problem
 from xentbench.worker.clock import Clock
-from xentbench.worker.duel import Cells, Duel
+from xentbench.worker.duel import Duel
 
 
 def duel(key: str, phase: Phase, arms, clock: Clock | None = None, **fields) -> Duel:
@@ -157,15 +157,6 @@ def test_a_device_is_waited_for_before_every_reading():
     assert (ran.wall_ns == 10).all()
     # Two readings a call, two calls a visit, and those that watch the budget.
     assert len(waited) >= 3 * 4
-
-
-def test_values_move_alike_where_numpy_cannot_reach():
-    cells = Cells(torch.tensor([1.0, -32.0, -torch.inf, torch.nan]))
-    stored = cells.read((np.arange(4),))
-    steps = np.array([1.0, -2.0, 1.0, 1.0])
-    moved = cells.moved(torch.from_numpy(stored), steps).numpy()
-    assert np.array_equal(moved, cells.moved(stored, steps), equal_nan=True)
-    assert moved[:2].tolist() == [1.0 + 1.0 * (1 + 1 / 16), -32.0 - 2.0 * 3.0]
 
 
 @pytest.mark.parametrize(
