@@ -56,7 +56,7 @@ def test_a_crew_replaces_the_worker_that_it_lost(tmp_path: Path):
     with Crew(entry(plugin(tmp_path, ONE_GOOD), "good"), 2, {}, 1, None) as crew:
         crew.start()
         assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
-        crew.workers[0].kill()
+        crew.workers[0].abandon()  # ended, and nobody has noticed yet
         error = crew.set_up(PROBLEM.key, 0, list(Phase), None)
         assert error is not None
         assert error.status is Status.CRASHED

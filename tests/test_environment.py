@@ -9,7 +9,7 @@ from xentbench import environment
 
 
 def test_a_description_is_json_and_names_no_host_user_or_folder():
-    text = json.dumps(environment.describe(threads=1, allocator="warm", pinned=True))
+    text = json.dumps(environment.describe(environment.Conditions()))
     assert str(Path.home()) not in text or str(Path.home()) == "/"
     assert getpass.getuser() not in json.loads(text)
     assert platform.node() not in json.loads(text).values()
@@ -17,7 +17,7 @@ def test_a_description_is_json_and_names_no_host_user_or_folder():
 
 
 def test_unlike_settings_are_named_with_both_values():
-    one = environment.describe(threads=1, allocator="warm", pinned=True)
+    one = environment.describe(environment.Conditions())
     assert environment.differences(one, one) == {}
     assert environment.differences(one, {**one, "threads": 2, "kernel": "other"}) == {"threads": (1, 2)}
 

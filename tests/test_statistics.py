@@ -51,15 +51,21 @@ def test_across_workers_is_the_t_interval():
 
 
 def test_the_wider_interval_is_reported():
-    tight_workers_apart = [np.full(50, shift) for shift in (0.0, 0.1, 0.2)]
+    tight_workers_apart = [[np.full(50, shift)] for shift in (0.0, 0.1, 0.2)]
     assert statistics.combine(tight_workers_apart).half_width > 0.2
-    wide_workers_alike = [np.linspace(-1, 1, 20) for _ in range(3)]
-    assert statistics.combine(wide_workers_alike) == statistics.median_interval(np.concatenate(wide_workers_alike))
+    wide_workers_alike = [[np.linspace(-1, 1, 20)] for _ in range(3)]
+    pooled = np.concatenate([bursts[0] for bursts in wide_workers_alike])
+    assert statistics.combine(wide_workers_alike) == statistics.median_interval(pooled)
+
+
+def test_a_worker_is_the_median_of_its_bursts_however_many_rounds_one_of_them_has():
+    assert statistics.worker_median([np.zeros(1000), np.full(3, 0.5), np.full(3, 0.7)]) == 0.5
+    assert statistics.worker_median([np.zeros(0), np.full(3, 0.5)]) == 0.5
 
 
 def test_no_samples_give_no_interval_and_no_division():
     assert statistics.combine([]) == statistics.UNKNOWN
-    assert statistics.combine([np.zeros(0)]).half_width == math.inf
+    assert statistics.combine([[np.zeros(0)], []]).half_width == math.inf
     assert statistics.compare(statistics.UNKNOWN, 3) is Comparison.INCONCLUSIVE
 
 

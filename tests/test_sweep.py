@@ -6,14 +6,15 @@ import pytest
 from worker_fixtures import ONE_GOOD, plugin
 
 from xentbench import planning, results, sweep, workers
-from xentbench.spec import Phase, Problem, Source, Status
+from xentbench.measured import Measured
+from xentbench.spec import Comparison, Phase, Problem, Source, Status
 
 PROBLEMS = (Problem(batch_size=8, num_classes=10), Problem(batch_size=4, num_classes=3))
 
 
 class Looking:
     def __init__(self) -> None:
-        self.stages, self.steps, self.cells = [], 0, []
+        self.stages, self.steps, self.cells, self.lefts_s = [], 0, [], []
 
     def stage(self, title: str, steps: int) -> None:
         self.stages.append((title, steps))
@@ -23,6 +24,9 @@ class Looking:
 
     def cell(self, fields) -> None:
         self.cells.append(fields)
+
+    def left(self, seconds: float) -> None:
+        self.lefts_s.append(seconds)
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +110,36 @@ def test_the_stages_are_announced_with_their_steps(swept):
     _, watch, _ = swept
     assert watch.stages == [("judging", 8), ("timing", 7 * 4)]
     assert watch.steps == 36
+
+
+def test_the_time_left_is_told_and_falls_to_what_the_report_takes(swept):
+    _, watch, _ = swept
+    assert len(watch.lefts_s) == 2 + 2 * 4
+    assert watch.lefts_s[-1] == pytest.approx(sweep.REPORT_S)
+    assert max(watch.lefts_s) <= 30.0
+
+
+def test_the_default_allocator_is_timed_beside_the_kept_heap_where_that_is_wanted(tmp_path):
+    entries = workers.describe(Source("file", str(plugin(tmp_path, ONE_GOOD))), [PROBLEMS[0].key])
+    posed = planning.Posed(PROBLEMS[:1], {}, {}, ())
+    preset = planning.Preset(30.0, 1, 0.05)
+    plan = planning.make(posed, entries, [Phase.FORWARD], preset, 3, beside_cold=True)
+    journal = results.create(tmp_path / "runs")
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, Looking()).run()
+    (cell,) = results.read(journal.folder).cells.to_dict("records")
+    assert cell["cold_low"] < cell["cold_ratio"] < cell["cold_high"]
+    assert cell["cold_latency_s"] > 0
+    assert cell["cold_minor_faults"] >= 0
+
+
+def test_who_makes_its_gradient_in_forward_is_compared_by_the_sum_alone(tmp_path):
+    text = ONE_GOOD.replace('("good")', '("good", work=WorkContract(gradient_in_forward=True))')
+    text = "from xentbench.spec import WorkContract\n" + text
+    (entry,) = workers.describe(Source("file", str(plugin(tmp_path, text))), [])
+    seen = Measured(Status.PASSED, ratio=3.0, verdict=Comparison.SLOWER)
+    for phase in (Phase.FORWARD, Phase.BACKWARD):
+        assert sweep.split(entry, phase, seen)["verdict"] is Comparison.INCONCLUSIVE
+        assert "compared by forward+backward" in sweep.split(entry, phase, seen)["reason"]
+    assert sweep.split(entry, Phase.FORWARD_BACKWARD, seen) == sweep.split(entry, Phase.FORWARD_NO_GRAD, seen) == {}
+    assert sweep.split(entry, Phase.FORWARD, Measured(Status.RAISED)) == {}

@@ -25,8 +25,28 @@ def duel(key: str, phase: Phase, arms, clock: Clock | None = None, **fields) -> 
 )
 def test_every_phase_gives_a_time_for_every_arm_and_round(phase: Phase, key: str):
     ran = duel(key, phase, [functional.cross_entropy] * 3).burst(1, 0.0, 5, 50)
-    assert ran.wall_ns.shape == ran.cpu_ns.shape == (5, 3)
+    assert ran.wall_ns.shape == (5, 3)
     assert (ran.wall_ns == 10).all()
+    assert ran.busy_ns.shape == ran.faults.shape == (0, 3)
+    assert ran.elapsed_ns > ran.wall_ns.sum()
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_long_calls_are_metered_one_by_one_and_short_ones_are_not(phase: Phase):
+    long = duel("N=8,C=10", phase, [functional.cross_entropy] * 3, ticking_clock(step_ns=200_000))
+    long.warm_up(calls=2, budget_s=1.0)
+    ran = long.burst(1, 0.0, 5, 50)
+    assert long.metered
+    assert ran.busy_ns.shape == ran.faults.shape == (5, 3)
+    assert (ran.busy_ns > 0).all()
+    assert (ran.faults >= 0).all()
+    short = duel("N=8,C=10", phase, [functional.cross_entropy] * 3)
+    short.warm_up(calls=2, budget_s=1.0)
+    assert not short.metered
+
+
+def test_an_empty_call_is_timed_as_every_other():
+    assert duel("N=8,C=10", Phase.BACKWARD, [functional.cross_entropy]).empty_call_ns() == 10
 
 
 def test_each_round_visits_every_arm_primed_then_timed_in_an_order_of_its_own():
@@ -51,9 +71,8 @@ def test_the_budget_and_the_limits_end_a_burst():
     arms = [functional.cross_entropy] * 2
     assert len(duel("N=8,C=10", Phase.FORWARD, arms).burst(1, 1e-6, 4, 1000).wall_ns) > 4
     assert len(duel("N=8,C=10", Phase.FORWARD, arms).burst(1, 1e9, 4, 7).wall_ns) == 7
-    assert (
-        len(duel("N=8,C=10", Phase.FORWARD, arms, Clock(lambda: 0, lambda: 0, 1, 0)).burst(1, 0.0, 4, 9).wall_ns) == 4
-    )
+    still = Clock(lambda: 0, lambda: 0, 1, 0, lambda: 0)
+    assert len(duel("N=8,C=10", Phase.FORWARD, arms, still).burst(1, 0.0, 4, 9).wall_ns) == 4
 
 
 @pytest.mark.parametrize("key", ["N=8,C=10", "N=8,C=10,dtype=bfloat16", "N=4,C=6,dims=3", "N=none,C=9"])
@@ -149,14 +168,26 @@ def test_the_system_clock_knows_itself():
     assert np.isfinite(clock.cpu_ns())
 
 
-def test_a_device_is_waited_for_before_every_reading():
-    waited = []
-    clock = ticking_clock().on(lambda: waited.append(1))
-    assert ticking_clock().on(None).now_ns() == 0
-    ran = duel("N=8,C=10", Phase.FORWARD, [functional.cross_entropy], clock).burst(1, 0.0, 3, 3)
-    assert (ran.wall_ns == 10).all()
-    # Two readings a call, two calls a visit, and those that watch the budget.
-    assert len(waited) >= 3 * 4
+def test_pooled_inputs_rotate_and_none_comes_back_unchanged():
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def spy(logits, target):
+        seen.append((logits.data_ptr(), logits.detach().clone()))
+        return functional.cross_entropy(logits, target)
+
+    pooled = duel("N=8,C=10", Phase.FORWARD, [spy], pool_bytes=3 * (320 + 64))
+    assert len(pooled.pool) == 3
+    pooled.burst(1, 0.0, 9, 9)
+    places = [place for place, _ in seen]
+    assert set(places[::2]) == {pooled.prime.logits.data_ptr()}
+    assert places[1::2] == places[1:7:2] * 3
+    assert len(set(places[1::2])) == 3
+    timed = [values for _, values in seen[1::2]]
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(timed, 2))
+
+
+def test_a_pool_is_bounded_in_number():
+    assert len(duel("N=1,C=2", Phase.FORWARD, [functional.cross_entropy], pool_bytes=2**30).pool) == 4096
 
 
 @pytest.mark.parametrize(
@@ -168,8 +199,8 @@ def test_inputs_stay_what_they_are_however_often_they_are_refreshed(key: str):
     original = inputs.make(problem, 0)
     for seed in range(20):
         ran.burst(seed, 0.0, 20, 20)
-    assert (ran.timed.logits.detach() != original.logits).sum() <= problem.rows
-    assert (ran.timed.target != original.target).sum() <= problem.rows / 8 + 1
-    was, now = ((target == problem.ignore_index).sum() for target in (original.target, ran.timed.target))
+    assert (ran.pool[0].logits.detach() != original.logits).sum() <= problem.rows
+    assert (ran.pool[0].target != original.target).sum() <= problem.rows / 8 + 1
+    was, now = ((target == problem.ignore_index).sum() for target in (original.target, ran.pool[0].target))
     assert was == now
     assert torch.equal(ran.prime.logits.detach(), original.logits)

@@ -13,7 +13,7 @@ from xentbench.worker.clock import Clock
 def ticking_clock(step_ns: int = 10) -> Clock:
     """Return a clock that advances by the same step at every reading."""
     wall, cpu = itertools.count(step=step_ns), itertools.count(step=step_ns)
-    return Clock(lambda: next(wall), lambda: next(cpu), 1.0, float(step_ns))
+    return Clock(lambda: next(wall), lambda: next(cpu), 1.0, float(step_ns), lambda: next(cpu))
 
 
 def plugin(folder: Path, text: str, name: str = "losses.py") -> Path:

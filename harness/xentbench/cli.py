@@ -100,7 +100,21 @@ def parity(
 @click.option("--budget", help="Wall time of the whole run, e.g. 5m. [default: 7m; quick 2.5m; full 1h]")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure each implementation.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
-@click.option("--allocator", type=click.Choice(["warm", "cold"]), default="warm", show_default=True)
+@click.option(
+    "--allocator",
+    type=click.Choice(["warm", "cold", "both"]),
+    default="warm",
+    show_default=True,
+    help="Heap kept, as in training; the default allocator; or each cell in both.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["hot", "pool"]),
+    default="hot",
+    show_default=True,
+    help="Input hot in the caches, or a pool of inputs larger than the last of them.",
+)
+@click.option("--flush-denormal", is_flag=True, help="Let numbers below the normal range count as zero.")
 @click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
 @options.seed_option
 @options.results_option
@@ -130,7 +144,8 @@ def bench(  # click hands over options by name; `how` holds those that only say 
     posed = planning.pose(wanted, asked["logits_file"])
     entries = options.chosen(names, globs, plugins, [problem.key for problem in posed.problems])
     seed = options.fresh_seed(how["seed"])
-    plan = planning.make(posed, entries, phases, preset, seed, threads=how["threads"], allocator=how["allocator"])
+    conditions, both = options.conditions(how)
+    plan = planning.make(posed, entries, phases, preset, seed, conditions, beside_cold=both)
     showing.plan(plan)
     journal = results.create(Path(how["results"]))
     with console.progressing(console.errors()) as watch:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import environment, timing
 from xentbench.crews import Crew, Examinee
+from xentbench.lanes import Lane
+from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s
 from xentbench.posing import Questions
 from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Status
-from xentbench.timing import Budget, Lane
+from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
@@ -100,14 +102,14 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
     """Judge both, then duel the second against the first in the same processes, problem by problem, phase by phase."""
     order = random.Random(plan.seed)  # noqa: S311 - replayable by the run's seed
     questions = Questions(plan.seed, plan.recorded)
-    core = environment.measuring_core() if plan.pinned else None
-    heap = WARM_HEAP if plan.allocator == "warm" else {}
+    core = environment.measuring_core() if plan.conditions.pinned else None
+    heap = WARM_HEAP if plan.conditions.allocator == "warm" else {}
     differences: list[Difference] = []
     watch.stage("comparing", len(plan.asked) * len(plan.phases))
     with (
         Examinee(first, {}) as one,
         Examinee(second, {}) as other,
-        Crew(second, plan.preset.workers, heap, plan.threads, core, baseline=first) as crew,
+        Crew(second, plan.preset.workers, heap, plan.conditions.threads, core, baseline=first) as crew,
     ):
         for problem in plan.asked:
             wrong = _wrong((one, other), questions, problem, plan.phases)
@@ -139,7 +141,8 @@ def _wrong(pair: Sequence[Examinee], questions: Questions, problem: Problem, pha
 def _duel(crew: Crew, problem: Problem, phase: Phase, plan: Plan, order: random.Random) -> Difference:
     lanes = [Lane(crew.entry.name, worker) for worker in crew.workers]
     budget = Budget(2 * cell_limit_s(problem), plan.preset.half_width)
-    seen = timing.duel(lanes, phase, budget, order, time.monotonic)[crew.entry.name]
+    regime = Regime(one_thread=plan.conditions.threads == 1 and problem.device == "cpu")
+    seen = timing.duel(lanes, phase, budget, order, time.monotonic, regime)[crew.entry.name]
     outcome = {Comparison.FASTER: Outcome.BETTER, Comparison.SLOWER: Outcome.WORSE, Comparison.SAME: Outcome.SAME}.get(
         seen.verdict or Comparison.INCONCLUSIVE, Outcome.INCONCLUSIVE
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class Progressing:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[now]}", style="dim"),
             console=console,
         )
         self._task: Any = None
         self._cells: list[Mapping[str, Any]] = []
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4) if live else None
-        self._title, self._steps, self._done, self._said_s = "", 0, 0, float("-inf")
+        self._title, self._steps, self._done, self._said_s, self._left = "", 0, 0, float("-inf"), ""
 
     def __enter__(self) -> Self:
         if self._live:
@@ -65,7 +65,7 @@ class Progressing:
         self._title, self._steps, self._done = title, steps, 0
         if self._task is not None:
             self._bar.update(self._task, completed=self._bar.tasks[-1].total)
-        self._task = self._bar.add_task(title, total=steps, now="")
+        self._task = self._bar.add_task(title, total=steps, now="", left="")
         if not self._live:
             self._console.print(f"{title}: {steps} steps", highlight=False)
 
@@ -75,11 +75,18 @@ class Progressing:
         self._bar.update(self._task, advance=1, now=printable(text)[:60])
         if not self._live and self._now_s() - self._said_s >= _LINE_EVERY_S:
             self._said_s = self._now_s()
-            self._console.print(f"{self._title} {self._done}/{self._steps}: {printable(text)}", highlight=False)
+            said = f"{self._title} {self._done}/{self._steps}: {printable(text)}"
+            self._console.print(f"{said}; {self._left}" if self._left else said, highlight=False)
 
     def cell(self, fields: Mapping[str, Any]) -> None:
         """A cell is finished."""
         self._cells = [*self._cells, fields][-_SHOWN_CELLS:]
+
+    def left(self, seconds: float) -> None:
+        """The run will take about so much longer."""
+        minutes, rest = divmod(round(seconds), 60)
+        self._left = f"about {minutes}:{rest:02d} left"
+        self._bar.update(self._task, left=self._left)
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))

@@ -28,6 +28,7 @@ class Examinee:
 
     entry: Description
     environment: Mapping[str, str]
+    flush_denormal: bool = False
     worker: Worker | None = None
     losses: int = 0
     given_up: Verdict | None = None
@@ -44,7 +45,7 @@ class Examinee:
                 self.worker = Worker(
                     self.environment, template=template(self.environment, compiles=self.entry.compiles)
                 )
-                load(self.worker, self.entry, threads=1)
+                load(self.worker, self.entry, threads=1, flush_denormal=self.flush_denormal)
         except WorkerError as error:
             self.worker = None if error.lost else self.worker
             return Examined(Verdict(error.status, reason=error.reason))
@@ -81,6 +82,7 @@ class Crew:
         threads: of torch in each.
         core: that they are pinned to, or None.
         baseline: an implementation in the place of `F.cross_entropy`, where two are compared directly.
+        flush_denormal: whether numbers below the normal range count as zero in each.
     """
 
     entry: Description
@@ -89,6 +91,7 @@ class Crew:
     threads: int
     core: int | None
     baseline: Description | None = None
+    flush_denormal: bool = False
     workers: list[Worker] = field(default_factory=list)
     _unloaded: set[int] = field(default_factory=set)
 
@@ -122,7 +125,7 @@ class Crew:
         """Have every new worker load the implementation; raises WorkerError where one cannot."""
         for worker in self.workers:
             if id(worker) in self._unloaded:
-                load(worker, self.entry, self.threads, self.baseline)
+                load(worker, self.entry, self.threads, self.baseline, flush_denormal=self.flush_denormal)
                 self._unloaded.discard(id(worker))
 
     def free(self) -> None:
@@ -156,16 +159,36 @@ class Purse:
     weight_left: float
     problems_left: int
     _overheads_s: list[float] = field(default_factory=list)
+    _paid_s: float = 0.0
+    _paid_weight: float = 0.0
 
     def paid_overhead(self, seconds: float) -> None:
         """Note what one problem's set-up cost; the ones to come are taken to cost the median of those paid."""
         self._overheads_s.append(seconds)
         self.problems_left -= 1
 
+    def spare(self, weight: float) -> None:
+        """Note that worker-cells of this weight will not be measured: they are not ready."""
+        self.weight_left -= weight
+
+    def paid(self, weight: float, seconds: float) -> None:
+        """Note what worker-cells of this weight together took: less than their share where they were narrow early."""
+        self._paid_weight += weight
+        self._paid_s += seconds
+
+    def left_s(self, now_s: float) -> float:
+        """Return how long measuring will go on: at the pace so far, at most until the deadline."""
+        pace_s = self._paid_s / self._paid_weight if self._paid_weight else 0.0
+        overheads_s = self._typical_s * self.problems_left
+        return max(0.0, min(self.deadline_s - now_s, pace_s * self.weight_left + overheads_s))
+
+    @property
+    def _typical_s(self) -> float:
+        return statistics.median(self._overheads_s) if self._overheads_s else 0.0
+
     def share_s(self, now_s: float, weight: float, workers: int, limit_s: float) -> float:
         """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`."""
-        typical_s = statistics.median(self._overheads_s) if self._overheads_s else 0.0
-        left_s = self.deadline_s - now_s - typical_s * self.problems_left
+        left_s = self.deadline_s - now_s - self._typical_s * self.problems_left
         share_s = max(0.0, left_s) * weight / max(weight * workers, self.weight_left)
         self.weight_left -= weight * workers
         return min(limit_s, share_s)

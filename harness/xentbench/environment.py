@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shutil
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,31 +15,56 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COMPARABLE: Final = ("torch", "device", "cpu", "cores", "threads", "allocator", "pinned")
+COMPARABLE: Final = (
+    *("torch", "device", "cpu", "cpu_capability", "cores"),
+    *("threads", "pinned", "allocator", "cache", "flush_denormal"),
+)
 """Settings that must be equal before ratios of two runs are compared."""
 PACKAGES: Final = ("torch", "numpy", "scipy", "xentbench")
 
 
-def describe(*, threads: int, allocator: str, pinned: bool, device: str = "cpu") -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a run is timed under, as the person asked and as this machine allows.
+
+    Attributes:
+        threads: of torch in each worker.
+        allocator: `warm` (glibc keeps the heap: no page faults, the steady state of training) or `cold` (the default).
+        cache: `hot` (the input was touched a moment ago) or `pool` (inputs rotate, larger than the last-level cache).
+        flush_denormal: whether numbers below the normal range count as zero.
+        pinned: whether workers keep to one core.
+    """
+
+    threads: int = 1
+    allocator: str = "warm"
+    cache: str = "hot"
+    flush_denormal: bool = False
+    pinned: bool = True
+
+
+def describe(conditions: Conditions, device: str = "cpu") -> dict[str, Any]:
     """Return the flat record of the environment that a run keeps: versions, processor, limits and settings."""
+    import torch  # noqa: PLC0415 - the command line reads machine facts before it pays for torch
+
     record: dict[str, Any] = {
         "os": platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
+        "torch_build": (torch.version.git_version or "unknown")[:12],
         "cpu": cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "last_level_cache_bytes": last_level_cache_bytes(),
         "cores": usable_cores(),
         "machine": platform.machine(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
         "smt": {"1": "on", "0": "off"}.get(_read("/sys/devices/system/cpu/smt/active"), "unknown"),
-        "container_cpu_limit": _read("/sys/fs/cgroup/cpu.max") or "none",
+        "container_cores": container_cores(),
         "container_memory_limit": _read("/sys/fs/cgroup/memory.max") or "none",
         "memory_bytes": memory_bytes("MemTotal"),
         "compiler": "found" if shutil.which(os.environ.get("CXX", "g++")) else "none",
         "device": device,
-        "threads": threads,
-        "allocator": allocator,
-        "pinned": pinned,
+        **dataclasses.asdict(conditions),
     }
     return record
 
@@ -55,14 +82,43 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+def container_cores() -> float | None:
+    """Return how many cores' worth of time this container may use, or None where nothing limits it."""
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if not quota.isdigit():  # the first version of control groups keeps the two apart; -1 is no limit
+        quota, period = (_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
 def measuring_core() -> int | None:
     """Return the core that workers are pinned to: the last allowed one, since the first takes most interrupts."""
     return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
+def last_level_cache_bytes() -> int:
+    """Return the size of the largest cache that the first core sees, in bytes; 0 where the system does not tell."""
+    sizes = [_read(str(path)) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
+
+
 def warm_heap_available() -> bool:
     """Whether the allocator settings that keep the heap have an effect here: glibc only."""
     return platform.libc_ver()[0] == "glibc"
+
+
+def attainable(wanted: Conditions) -> tuple[Conditions, list[str]]:
+    """Return the conditions that this machine allows, and what a person must know of them before the run."""
+    notes = []
+    allocator, pinned = wanted.allocator, wanted.threads == 1 and measuring_core() is not None
+    if allocator == "warm" and not warm_heap_available():
+        allocator = "cold"
+        notes.append("the heap cannot be kept without glibc: times are of the default allocator, page faults included")
+    if wanted.threads == 1 and not pinned:
+        notes.append("workers cannot be pinned to a core on this system")
+    if (cores := container_cores()) is not None and cores < 1:
+        notes.append(f"this container has {cores:.2g} of a core: its share of the time decides what can be told")
+    return dataclasses.replace(wanted, allocator=allocator, pinned=pinned), notes
 
 
 def cpu_model() -> str:

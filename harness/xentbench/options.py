@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xentbench import panel, problems, spec
+from xentbench import environment, panel, problems, spec
 from xentbench.files import write_atomically
 from xentbench.spec import Phase, Problem, UsageError, nearest
 
@@ -149,6 +149,13 @@ def phases(names: Sequence[str]) -> list[Phase]:
             msg = f"phase {name!r} is unknown: {nearest(name, Phase)}"
             raise UsageError(msg)
     return [phase for phase in Phase if not names or phase in names]
+
+
+def conditions(how: Mapping[str, Any]) -> tuple[environment.Conditions, bool]:
+    """Return the conditions that `bench` was asked for, and whether the default allocator is timed beside them."""
+    both = how["allocator"] == "both"
+    named = {name: how[name] for name in ("threads", "cache", "flush_denormal")}
+    return environment.Conditions(allocator="warm" if both else how["allocator"], **named), both
 
 
 def seconds(text: str | None) -> float | None:

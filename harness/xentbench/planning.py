@@ -23,6 +23,8 @@ COMPILE_FIRST_S, COMPILE_NEXT_S = 20.0, 4.0
 """Cold set-up of an entrant that compiles: its first problem and each further one, all phases."""
 SOLVED_S, STREAMED_S = 5e-7, 5e-8
 """Judging of a logit that is solved in full, and of any: measured in docs/parity.md."""
+POOL_LIMIT_BYTES: Final = 256 * 2**20
+"""Of a worker's pool of inputs: shared servers tell of caches that no single process ever has to itself."""
 START_S: Final = 1.5
 """Start of a worker, importing torch, on one core."""
 
@@ -60,8 +62,8 @@ class Plan:
         phases: that are timed.
         skipped: problem key -> why nobody is asked it.
         warnings: for the person, before the run and in its report.
-        threads: of each worker.
-        allocator: `warm` (heap kept) or `cold` (the default allocator).
+        conditions: that everybody is timed under.
+        beside_cold: whether every cell is timed with the default allocator as well.
         seed: of every number in the run; secret until it has ended.
         preset: how much may be spent.
     """
@@ -74,9 +76,8 @@ class Plan:
     preset: Preset
     skipped: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    threads: int = 1
-    allocator: str = "warm"
-    pinned: bool = True
+    conditions: environment.Conditions = field(default_factory=environment.Conditions)
+    beside_cold: bool = False
 
     @property
     def asked(self) -> tuple[Problem, ...]:
@@ -91,7 +92,19 @@ class Plan:
     @property
     def largest_bytes(self) -> int:
         """Most memory that one worker needs for its tensors."""
-        return max((problems.worker_bytes(problem) for problem in self.asked), default=0)
+        return max((problems.worker_bytes(problem) for problem in self.asked), default=0) + self.pool_bytes
+
+    @property
+    def pool_bytes(self) -> int:
+        """Size of the timed inputs that every worker goes round; 0 where the input stays hot."""
+        if self.conditions.cache == "hot":
+            return 0
+        return min(POOL_LIMIT_BYTES, 2 * environment.last_level_cache_bytes() or POOL_LIMIT_BYTES)
+
+    @property
+    def duels(self) -> int:
+        """How many duels a cell takes: one in each regime of the allocator."""
+        return 1 + self.beside_cold
 
     def why_not(self, entry: Description, problem: Problem) -> tuple[Status, str] | None:
         """Return status and reason where this implementation is not asked this problem at all, else None."""
@@ -110,7 +123,7 @@ class Plan:
     def setup_estimate_s(self, cores: int) -> float:
         """Return the estimated time before the first timed call, from the plan alone."""
         usable = [entry for entry in self.implementations if entry.status is Status.PASSED]
-        starts = START_S * len(usable) * (1 + self.preset.workers)
+        starts = START_S * len(usable) * (1 + self.preset.workers * self.duels)
         compiling = sum(entry.compiles for entry in usable)
         compiles = compiling * (COMPILE_FIRST_S + COMPILE_NEXT_S * max(0, len(self.asked) - 1))
         judging = sum(map(judge_estimate_s, self.asked)) * len(usable)
@@ -119,7 +132,7 @@ class Plan:
     def measure_estimate_s(self) -> float:
         """Return the time that measuring takes when no cell ends early and no budget cuts it."""
         cells = (len(self.askable(problem)) * cell_limit_s(problem) for problem in self.asked)
-        return sum(cells) * len(self.phases) * self.preset.workers
+        return sum(cells) * len(self.phases) * self.preset.workers * self.duels
 
     def estimate_s(self, cores: int) -> float:
         """Return the estimated time of the whole run: what it could use, cut by the budget, never below its set-up."""
@@ -224,11 +237,11 @@ def make(
     phases: Sequence[Phase],
     preset: Preset,
     seed: int,
+    conditions: environment.Conditions | None = None,
     *,
-    threads: int = 1,
-    allocator: str = "warm",
+    beside_cold: bool = False,
 ) -> Plan:
-    """Return the plan of asking these implementations the posed problems.
+    """Return the plan of asking these implementations the posed problems, under the conditions that can be had here.
 
     Raises:
         UsageError: a problem that `F.cross_entropy` refuses, or that is not asked in every grad mode: no duel.
@@ -237,6 +250,8 @@ def make(
         if problem.must_raise or problem.may_raise or problem.mode != "all":
             msg = f"{problem.key} cannot be timed: leave out invalid, label-dtype and mode, which only parity asks"
             raise UsageError(msg)
+    wanted = conditions or environment.Conditions()
+    had, notes = environment.attainable(wanted)
     return Plan(
         problems=posed.problems,
         recorded=posed.recorded,
@@ -245,10 +260,9 @@ def make(
         seed=seed,
         preset=preset,
         skipped=posed.skipped,
-        warnings=posed.warnings,
-        threads=threads,
-        allocator="warm" if allocator == "warm" and environment.warm_heap_available() else "cold",
-        pinned=environment.measuring_core() is not None and threads == 1,
+        warnings=(*posed.warnings, *notes),
+        conditions=had,
+        beside_cold=beside_cold and had.allocator == "warm",
     )
 
 

@@ -5,7 +5,7 @@ A run's folder holds `run.json` (plan, environment, seed), `journal.jsonl` (one 
 `schema`, `run`, `contract`, `kind`, the fields of that kind, and `crc32` over the rest.
 
 Schema history:
-    1: first.
+    1: first. Columns that were added since are null in older runs.
 """
 
 from __future__ import annotations
@@ -52,17 +52,30 @@ CELL_COLUMNS: Final[Mapping[str, str]] = {
     "ratio": "time over the baseline's, call by call in the same process",
     "ratio_low": "lower end of its interval",
     "ratio_high": "upper end of its interval",
+    "clock": "which time decides and gives the ratio: wall, or cpu (calls of 1 ms and more, one thread)",
+    "other_ratio": "the ratio by the other of the two (on a device: by its own events), where calls take 0.1 ms",
+    "other_low": "lower end of its interval",
+    "other_high": "upper end of it",
+    "worker_log_ratios": "of every worker, the median of its bursts' medians of log(ratio); a list",
     "verdict": "faster, slower, same or inconclusive",
     "latency_s": "median time of a call, seconds",
     "latency_p05_s": "5th percentile",
     "latency_p95_s": "95th percentile",
     "baseline_latency_s": "median time of the baseline in the same workers",
+    "empty_call_s": "median time of a call that does nothing, which every time here contains, seconds",
     "canary_low": "lower end of the interval of the baseline's twin over the baseline (must hold 1)",
     "canary_high": "upper end of it",
     "rounds": "rounds kept, over all workers",
     "workers": "processes that measured",
     "cpu_share": "CPU time over wall time of the timed calls",
-    "minor_faults": "page faults a round",
+    "minor_faults": "page faults a call",
+    "baseline_minor_faults": "page faults a call of the baseline",
+    "cold_ratio": "the ratio with the default allocator (--allocator both)",
+    "cold_low": "lower end of its interval",
+    "cold_high": "upper end of it",
+    "cold_latency_s": "median time of a call with the default allocator, seconds",
+    "cold_minor_faults": "page faults a call with it",
+    "cold_reason": "what qualifies the comparison with it",
     "peak_bytes": "peak extra memory of the phase",
     "minimum_bytes": "least possible",
     "floor_s": "bytes that must be moved over this machine's measured copy bandwidth",

@@ -39,9 +39,8 @@ def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids
 def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -> dict[str, Any]:
     """Return what `run.json` says of the plan and of its conditions."""
     devices = sorted({problem.device for problem in plan.problems})
-    settings = environment.describe(
-        threads=plan.threads, allocator=plan.allocator, pinned=plan.pinned, device=",".join(devices)
-    )
+    settings = environment.describe(plan.conditions, ",".join(devices))
+    settings["pool_bytes"] = plan.pool_bytes
     settings["clock_overhead_ns"] = Clock.system().overhead_ns
     entries = [
         {

@@ -8,15 +8,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 from xentbench import environment, mistakes, panel, statistics, timing
 from xentbench.crews import Crew
 from xentbench.examining import examine_here
+from xentbench.lanes import CANDIDATE, Lane
 from xentbench.posing import Questions
 from xentbench.registry import object_source
 from xentbench.spec import Comparison, Description, Implementation, Phase, Problem
-from xentbench.timing import Budget, Lane
+from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ def clock(seed: int) -> list[Scored]:
                 lane = Lane("twin", crew.workers[0])
                 seen = timing.duel([lane], Phase.FORWARD, Budget(0.25, 0.01), order, time.monotonic)["twin"]
                 alarms += seen.verdict in (Comparison.FASTER, Comparison.SLOWER)
-                width.append(statistics.median_interval(lane.logs(timing.CANDIDATE)).half_width)
+                width.append(statistics.median_interval(np.concatenate(lane.logs(CANDIDATE))).half_width)
             middle = sorted(width)[len(width) // 2]
             told = f"{alarms} false alarms, median half-width ±{middle:.2%}"
             lines.append(Scored(f"{DUELS} duels of twins at {problem.label}", "0 false alarms", told, alarms == 0))

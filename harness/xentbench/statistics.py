@@ -93,15 +93,29 @@ def across_workers(medians: Floats, confidence: float = ACROSS_CONFIDENCE) -> In
     return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach))
 
 
-def combine(workers: Sequence[Floats]) -> Interval:
-    """Return the estimate over all workers' log ratios: of the interval within and the one across, the wider."""
-    measured = [logs for logs in workers if len(logs)]
+def worker_median(bursts: Sequence[Floats]) -> float:
+    """Return one worker's log ratio: the median of its bursts' medians, since rounds of one burst share its moment."""
+    return float(np.median([np.median(logs) for logs in bursts if len(logs)]))
+
+
+def answered(workers: Sequence[Sequence[Floats]]) -> list[Sequence[Floats]]:
+    """Return the bursts of those workers that have any log ratio."""
+    return [bursts for bursts in workers if any(map(len, bursts))]
+
+
+def combine(workers: Sequence[Sequence[Floats]]) -> Interval:
+    """Return the estimate over all workers' bursts of log ratios: of the interval within and the one across, the wider.
+
+    Args:
+        workers: for each worker the log ratios of each of its bursts.
+    """
+    measured = answered(workers)
     if not measured:
         return UNKNOWN
-    within = median_interval(np.concatenate(measured))
+    within = median_interval(np.concatenate([logs for bursts in measured for logs in bursts]))
     if len(measured) == 1:
         return within
-    across = across_workers(np.array([np.median(logs) for logs in measured]))
+    across = across_workers(np.array([worker_median(bursts) for bursts in measured]))
     return within if within.half_width > across.half_width else across
 
 

@@ -13,23 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xentbench import environment, limits, timing
+from xentbench import environment, limits
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.examining import Examined, reproduce
+from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
-from xentbench.spec import Description, Phase, Problem, Status
-from xentbench.timing import Budget, Lane, Measured
-from xentbench.workers import WARM_HEAP, WorkerError, build_caches, stoppable
+from xentbench.spec import Comparison, Description, Phase, Problem, Status
+from xentbench.squads import PARALLEL, Squad
+from xentbench.timing import Budget
+from xentbench.workers import WARM_HEAP, build_caches, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from xentbench.measured import Measured
     from xentbench.planning import Plan
     from xentbench.results import Journal
+    from xentbench.squads import Timed
 
-PARALLEL: Final = 2
-"""Workers that may be busy at once while nothing is timed."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
 WORKER_BYTES: Final = 180 * 2**20
@@ -47,6 +49,9 @@ class Watch(Protocol):
 
     def cell(self, fields: Mapping[str, Any]) -> None:
         """A cell is finished."""
+
+    def left(self, seconds: float) -> None:
+        """The run will take about so much longer."""
 
 
 @dataclass(slots=True)
@@ -81,11 +86,12 @@ class Sweep:
     def _judge(self, builds: Path, deadline_s: float) -> None:
         """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
-        self.watch.stage("judging", sum(len(self.plan.askable(problem)) for problem in self.plan.asked))
+        steps = sum(len(self.plan.askable(problem)) for problem in self.plan.asked)
+        self.watch.stage("judging", steps)
+        started_s = self.now_s()
         with stoppable(PARALLEL) as pool, contextlib.ExitStack() as stack:
             examinees = {
-                entry.name: stack.enter_context(Examinee(entry, self._environment(entry, builds, warm=False)))
-                for entry in self.plan.implementations
+                entry.name: stack.enter_context(self._examinee(entry, builds)) for entry in self.plan.implementations
             }
             for problem in self.plan.asked:
                 entries = self.plan.askable(problem)
@@ -99,6 +105,9 @@ class Sweep:
                 for entry, job in zip(entries, jobs, strict=True):
                     self._judged(entry, problem, job.result())
                 questions.forget(problem)
+                rate_s = (self.now_s() - started_s) / max(1, len(self.examined))
+                left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
+                self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
 
     def _judged(self, entry: Description, problem: Problem, examined: Examined) -> None:
         verdict = examined.verdict
@@ -116,22 +125,21 @@ class Sweep:
         todo = [problem for problem in self.plan.asked if right[problem.key]]
         cells = sum(len(right[problem.key]) for problem in todo) * len(self.plan.phases)
         self.watch.stage("timing", cells)
-        total = sum(weight(p) * len(right[p.key]) for p in todo) * len(self.plan.phases) * self.plan.preset.workers
         subgroups = self._subgroups(right)
-        purse = Purse(deadline_s, total, len(todo) * len(subgroups))
+        total = sum(weight(problem) * len(right[problem.key]) for problem in todo) * self._duels
+        purse = Purse(deadline_s, total * len(self.plan.phases), len(todo) * len(subgroups))
         for subgroup in subgroups:
-            with contextlib.ExitStack() as stack:
-                crews = [stack.enter_context(self._crew(entry, builds)) for entry in subgroup]
-                self._start(crews)
+            with self._squad(subgroup, builds) as squad:
+                squad.start()
                 for problem in order.sample(todo, len(todo)):
-                    ready = [crew for crew in crews if crew.entry in right[problem.key]]
-                    if not ready or self._is_late(deadline_s, [crew.entry for crew in ready], problem):
-                        continue
-                    self._time_problem(ready, problem, order, bandwidths, purse)
+                    ready = [entry for entry in subgroup if entry in right[problem.key]]
+                    if ready and not self._is_late(deadline_s, ready, problem):
+                        self._time_problem(squad, ready, problem, order, bandwidths, purse)
 
     def _time_problem(
         self,
-        crews: Sequence[Crew],
+        squad: Squad,
+        entries: Sequence[Description],
         problem: Problem,
         order: random.Random,
         bandwidths: Mapping[int, float],
@@ -139,70 +147,60 @@ class Sweep:
     ) -> None:
         """Set the problem up in every worker, then duel phase by phase."""
         start = self.now_s()
-        ready = self._set_up(crews, problem)
+        ready = self._set_up(squad, entries, problem)
         purse.paid_overhead(self.now_s() - start)
+        purse.spare(weight(problem) * (len(entries) - len(ready)) * self._duels * len(self.plan.phases))
+        one_thread = self.plan.conditions.threads == 1 and problem.device == "cpu"
+        regime = Regime(self.plan.pool_bytes, one_thread, self.plan.conditions.allocator == "warm")
         for phase in self.plan.phases:
-            lanes = [Lane(crew.entry.name, worker) for crew in ready for worker in crew.workers]
-            share_s = purse.share_s(self.now_s(), weight(problem), len(lanes), cell_limit_s(problem))
+            lanes = len(ready) * self._duels
+            start = self.now_s()
+            share_s = purse.share_s(start, weight(problem), lanes, cell_limit_s(problem))
             budget = Budget(share_s, self.plan.preset.half_width)
-            measured = timing.duel(lanes, phase, budget, order, self.now_s)
-            for crew in ready:
-                mine = [lane for lane in lanes if lane.name == crew.entry.name]
-                floor_s = limits.floor_s(problem, phase, bandwidths)
-                self._timed(crew.entry, problem, phase, measured[crew.entry.name], floor_s, mine)
-        for crew in crews:
-            crew.free()
+            timed = squad.duel({entry.name for entry in ready}, phase, budget, order, self.now_s, regime)
+            for entry in ready:
+                self._timed(entry, problem, phase, timed[entry.name], limits.floor_s(problem, phase, bandwidths))
+            purse.paid(weight(problem) * lanes, self.now_s() - start)
+            self.watch.left(purse.left_s(self.now_s()) + REPORT_S)
+        squad.free()
 
-    def _start(self, crews: Sequence[Crew]) -> None:
-        """Start and load all workers; one that cannot load says so again, as an error, when its first problem comes."""
-
-        def load(crew: Crew) -> None:
-            with contextlib.suppress(WorkerError):
-                crew.load()
-
-        for crew in crews:
-            crew.start()
-        with stoppable(PARALLEL) as pool:
-            list(pool.map(load, crews))
-
-    def _set_up(self, crews: Sequence[Crew], problem: Problem) -> list[Crew]:
-        """Return the crews that are ready; the cells of the others end here."""
-        for crew in crews:
-            crew.start()
-        recorded = self.plan.recorded.get(problem.key)
-        with stoppable(PARALLEL) as pool:
-            errors = list(
-                pool.map(lambda crew: crew.set_up(problem.key, self.plan.seed, self.plan.phases, recorded), crews)
-            )
-        for crew, error in zip(crews, errors, strict=True):
-            if error is not None:
-                self._write_all(crew.entry, problem, error.status, f"set up for timing: {error.reason}")
+    def _set_up(self, squad: Squad, entries: Sequence[Description], problem: Problem) -> list[Description]:
+        """Return who is ready; the cells of the others end here."""
+        names, recorded = {entry.name for entry in entries}, self.plan.recorded.get(problem.key)
+        errors = squad.set_up(names, problem.key, self.plan.seed, self.plan.phases, recorded)
+        for entry in entries:
+            if error := errors.get(entry.name):
+                self._write_all(entry, problem, error.status, f"set up for timing: {error.reason}")
                 for phase in self.plan.phases:
-                    self.watch.step(f"{crew.entry.name} at {problem.label}, {phase}: {error.status}")
-        return [crew for crew, error in zip(crews, errors, strict=True) if error is None]
+                    self.watch.step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
+        return [entry for entry in entries if entry.name not in errors]
 
     def _timed(
         self,
         entry: Description,
         problem: Problem,
         phase: Phase,
-        seen: Measured,
+        timed: Timed,
         floor_s: float,
-        lanes: Sequence[Lane],
     ) -> None:
+        seen = timed.measured
         examined = self.examined[entry.name, problem.key]
         labels = list(examined.verdict.labels)
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < floor_s else []
         labels += ["gradient-in-forward"] if entry.work.gradient_in_forward else []
         fields = {
             **cell_fields(entry, problem, phase, seen.status, seen.reason, labels),
-            **seen.fields(),
+            **timed.fields(),
+            **split(entry, phase, seen),
             "grade": examined.verdict.grade,
             "peak_bytes": examined.peak_bytes.get(phase),
             "floor_s": floor_s,
             "setup_s": examined.setup_s,
         }
-        raw = {"bursts_wall_ns": [[burst.tolist() for burst in lane.bursts] for lane in lanes]}
+        raw = {
+            f"bursts_{name}": [[getattr(burst, name).tolist() for burst in lane.bursts] for lane in timed.lanes]
+            for name in ("wall_ns", "busy_ns")
+        }
         self.journal.cell(fields, raw)
         self.watch.cell(fields)
         self.watch.step(f"{entry.name} at {problem.label}, {phase}")
@@ -233,24 +231,49 @@ class Sweep:
             self.journal.cell(fields)
             self.watch.cell(fields)
 
-    def _crew(self, entry: Description, builds: Path) -> Crew:
-        core = environment.measuring_core() if self.plan.pinned else None
-        settings = self._environment(entry, builds, warm=self.plan.allocator == "warm")
-        return Crew(entry, self.plan.preset.workers, settings, self.plan.threads, core)
+    def _examinee(self, entry: Description, builds: Path) -> Examinee:
+        return Examinee(entry, self._environment(entry, builds, "cold"), self.plan.conditions.flush_denormal)
 
-    def _environment(self, entry: Description, builds: Path, *, warm: bool) -> dict[str, str]:
+    def _squad(self, entries: Sequence[Description], builds: Path) -> Squad:
+        beside = ["cold"] if self.plan.beside_cold else []
+        regimes = [self.plan.conditions.allocator, *beside]
+        return Squad({regime: [self._crew(entry, builds, regime) for entry in entries] for regime in regimes})
+
+    def _crew(self, entry: Description, builds: Path, allocator: str) -> Crew:
+        conditions = self.plan.conditions
+        core = environment.measuring_core() if conditions.pinned else None
+        settings = self._environment(entry, builds, allocator)
+        size, flush_denormal = self.plan.preset.workers, conditions.flush_denormal
+        return Crew(entry, size, settings, conditions.threads, core, flush_denormal=flush_denormal)
+
+    @property
+    def _duels(self) -> int:
+        """Worker-cells of one implementation at one problem and phase."""
+        return self.plan.preset.workers * self.plan.duels
+
+    def _environment(self, entry: Description, builds: Path, allocator: str) -> dict[str, str]:
         """Return a worker's settings: its heap, and a build cache that no other implementation shares."""
         cache = builds / entry.name
         cache.mkdir(exist_ok=True)
-        heap = WARM_HEAP if warm else {}
-        return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.threads)}
+        heap = WARM_HEAP if allocator == "warm" else {}
+        return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.conditions.threads)}
 
     def _subgroups(self, right: Mapping[str, Sequence[Description]]) -> list[list[Description]]:
         """Split the implementations so that all workers of a subgroup fit into half of the available memory."""
         entries = [entry for entry in self.plan.implementations if any(entry in group for group in right.values())]
-        one = self.plan.preset.workers * (WORKER_BYTES + self.plan.largest_bytes)
+        one = self._duels * (WORKER_BYTES + self.plan.largest_bytes)
         size = max(1, int(environment.available_bytes() / 2 // one))
         return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+def split(entry: Description, phase: Phase, seen: Measured) -> dict[str, Any]:
+    """Return what replaces the verdict on half of a sum: who makes the gradient in forward is compared by the sum."""
+    if not entry.work.gradient_in_forward or phase not in (Phase.FORWARD, Phase.BACKWARD):
+        return {}
+    if seen.status is not Status.PASSED:
+        return {}
+    reason = f"makes its gradient in forward: compared by {Phase.FORWARD_BACKWARD}"
+    return {"verdict": Comparison.INCONCLUSIVE, "reason": reason}
 
 
 def declared(examined: Examined) -> tuple[str, ...]:

@@ -293,7 +293,14 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
     return found + broken
 
 
-def load(worker: Worker, entry: Description, threads: int, baseline: Description | None = None) -> None:
+def load(
+    worker: Worker,
+    entry: Description,
+    threads: int,
+    baseline: Description | None = None,
+    *,
+    flush_denormal: bool = False,
+) -> None:
     """Greet a new worker and have it load its one implementation (and, for a direct comparison, another as baseline).
 
     Raises:
@@ -304,7 +311,12 @@ def load(worker: Worker, entry: Description, threads: int, baseline: Description
         reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
         raise WorkerError(Status.FORGED, reason)
     worker.compiling_s = COMPILING_S if entry.compiles else 0.0
-    record: dict[str, Any] = {**_address(entry), "threads": threads, "compile": entry.wrapped}
+    record: dict[str, Any] = {
+        **_address(entry),
+        "threads": threads,
+        "compile": entry.wrapped,
+        "flush_denormal": flush_denormal,
+    }
     worker.ask("load", record if baseline is None else {**record, "baseline": _address(baseline)})
 
 

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS: Final = (
     *("implementation", "problem", "label", "size_label", "dtype", "device", "logits", "reduction"),
-    *("phase", "status", "reason", "labels", "grade", "verdict"),
+    *("phase", "status", "reason", "labels", "grade", "verdict", "clock", "cold_reason"),
 )
 NUMBER_COLUMNS: Final = (
     *("batch_size", "num_classes", "elements", "ratio", "ratio_low", "ratio_high"),
     *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "canary_low", "canary_high"),
+    *("other_ratio", "other_low", "other_high", "empty_call_s", "baseline_minor_faults"),
+    *("cold_ratio", "cold_low", "cold_high", "cold_latency_s", "cold_minor_faults"),
     *("rounds", "workers", "cpu_share", "minor_faults", "peak_bytes", "minimum_bytes", "floor_s", "setup_s"),
 )
 PROBLEM_COLUMNS: Final = (

@@ -4,6 +4,10 @@ A *visit* refreshes storage B (one logit in every row, and an eighth of the targ
 arm on storage A, then one timed call on B. A *round* visits every arm once in a fresh random order. A *burst* is a few
 rounds. Fixed orders bias the ratio, unprimed calls let the neighbour arm decide the number, and blocks of calls swallow
 whole preemptions; unchanged inputs could be answered from a memo.
+
+Caches are *hot* where every timed call finds the same B, refreshed a moment ago. In the *pool* regime B is the next of
+many storages, together larger than the last-level cache, and it was refreshed after its last call: the primed arm finds
+its code in the caches, and not its input.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import random
 import resource
+import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -30,6 +35,14 @@ if TYPE_CHECKING:
     from xentbench.worker.calls import Loss
     from xentbench.worker.clock import Clock
 
+    Ints = npt.NDArray[np.int64]
+    Meter = Callable[[], tuple[int, int]]
+
+METERED_NS: Final = 100_000
+"""Calls from here on have their CPU time and page faults read one by one: the readings cost two microseconds."""
+MOST_STORAGES: Final = 4096
+"""Of a pool: as many small inputs are no longer in the first- and second-level caches, and take a second to make."""
+
 
 @dataclass(frozen=True, slots=True)
 class Burst:
@@ -37,12 +50,19 @@ class Burst:
 
     Attributes:
         wall_ns: int64 `(rounds, arms)`.
-        cpu_ns: int64 `(rounds, arms)`, CPU time of the thread around the same calls.
-        minor_faults: page faults without disk access during the burst.
+        busy_ns: int64 `(rounds, arms)`, CPU time of the thread during the same calls, on a device the time between its
+            events; `(0, arms)` where the calls are too short to be metered.
+        faults: int64 `(rounds, arms)`, page faults without disk access during the calls; shaped as `busy_ns`.
+        elapsed_ns: wall time of the whole burst.
+        cpu_ns: CPU time of the thread over the whole burst.
+        minor_faults: over the whole burst.
     """
 
-    wall_ns: npt.NDArray[np.int64]
-    cpu_ns: npt.NDArray[np.int64]
+    wall_ns: Ints
+    busy_ns: Ints
+    faults: Ints
+    elapsed_ns: int
+    cpu_ns: int
     minor_faults: int
 
 
@@ -53,18 +73,37 @@ class Duel:
         problem: what is asked.
         phase: which stretch is timed.
         arms: bound losses; by convention baseline, candidate, the baseline's twin.
-        inputs: values that both storages begin with.
+        inputs: values that all storages begin with.
         clock: injected.
         restore: give the logits back before every call (an arm overwrites them by declaration).
+        pool_bytes: least size of the pool of timed inputs, bounded by `MOST_STORAGES`; 0: one input, hot.
     """
 
     def __init__(
-        self, problem: Problem, phase: Phase, arms: list[Loss], inputs: Inputs, clock: Clock, *, restore: bool = False
+        self,
+        problem: Problem,
+        phase: Phase,
+        arms: list[Loss],
+        inputs: Inputs,
+        clock: Clock,
+        *,
+        restore: bool = False,
+        pool_bytes: int = 0,
     ) -> None:
         self.problem, self.phase, self.arms, self.clock = problem, phase, arms, clock
-        self.prime, self.timed = (Storage(problem, inputs, phase, restore=restore) for _ in range(2))
+        self.prime = Storage(problem, inputs, phase, restore=restore)
+        count = 1 if clock.flush else min(MOST_STORAGES, max(1, -(-pool_bytes // max(1, self.prime.nbytes))))
+        self.pool = [Storage(problem, inputs, phase, restore=restore) for _ in range(count)]
+        if count > 1:  # no two of them alike, so that not even the first turn can be answered from a memo
+            numbers = Numbers(problem, Stream(problem.key, phase, "pool"))
+            for storage in self.pool:
+                storage.refresh(numbers)
+        self.metered = False
+        # A device's cache is too large for a pool: it is overwritten instead.
+        self._flush = clock.flush if pool_bytes else None
+        self._turn = 0
         self._upstream = inputs.upstream
-        self._visit: Callable[[Loss, Storage], tuple[int, int]] = {
+        self._visit: Callable[[Loss, Storage, Meter], tuple[int, int, int]] = {
             Phase.FORWARD_NO_GRAD: self._forward,
             Phase.FORWARD: self._forward,
             Phase.BACKWARD: self._backward,
@@ -72,73 +111,103 @@ class Duel:
         }[phase]
 
     def warm_up(self, calls: int, budget_s: float) -> None:
-        """Call every arm a few times, untimed: first calls cost 3 to 300 times as much as later ones."""
+        """Call every arm a few times, untimed: first calls cost 3 to 300 times as much as later ones.
+
+        The quickest of them decides whether calls are metered one by one.
+        """
+        lasted = []
         with self._context():
             for arm in self.arms:
                 start = self.clock.now_ns()
                 for done in range(calls):
-                    self._visit(arm, self.prime)
+                    lasted.append(self._visit(arm, self.prime, _nothing)[0])
                     if done and self.clock.now_ns() - start > budget_s * 1e9:
                         break
+        self.metered = min(lasted, default=0) >= METERED_NS
+
+    def empty_call_ns(self, calls: int = 101) -> float:
+        """Return the median time of a call that does nothing, taken as every other call's is: what each carries."""
+        return statistics.median(self._forward(_empty, self.prime, _nothing)[0] for _ in range(calls))
 
     def burst(self, seed: int, budget_s: float, least_rounds: int, most_rounds: int) -> Burst:
         """Run rounds until the budget is spent, at least `least_rounds` and at most `most_rounds` of them."""
         order = random.Random(seed)  # noqa: S311 - no secret
         numbers = Numbers(self.problem, Stream(self.problem.key, self.phase, seed, "refresh"))
-        wall: list[list[int]] = []
-        cpu: list[list[int]] = []
-        faults = _minor_faults()
-        start = self.clock.now_ns()
+        meter = self._meter if self.metered else _nothing
+        read: list[list[tuple[int, int, int]]] = []
+        faults, cpu, start = _minor_faults(), self.clock.cpu_ns(), self.clock.now_ns()
         with self._context():
-            while len(wall) < most_rounds and (
-                len(wall) < least_rounds or self.clock.now_ns() - start < budget_s * 1e9
+            while len(read) < most_rounds and (
+                len(read) < least_rounds or self.clock.now_ns() - start < budget_s * 1e9
             ):
-                wall_round, cpu_round = [0] * len(self.arms), [0] * len(self.arms)
+                one = [(0, 0, 0)] * len(self.arms)
                 for arm in order.sample(range(len(self.arms)), len(self.arms)):
-                    self.timed.refresh(numbers)
-                    self.prime.restore()
-                    self._visit(self.arms[arm], self.prime)
-                    wall_round[arm], cpu_round[arm] = self._visit(self.arms[arm], self.timed)
-                wall.append(wall_round)
-                cpu.append(cpu_round)
-        return Burst(np.array(wall, dtype=np.int64), np.array(cpu, dtype=np.int64), _minor_faults() - faults)
+                    one[arm] = self._one(self.arms[arm], numbers, meter)
+                read.append(one)
+        elapsed, cpu = self.clock.now_ns() - start, self.clock.cpu_ns() - cpu
+        times = np.array(read, dtype=np.int64)
+        kept = len(read) if self.metered else 0
+        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _minor_faults() - faults)
+
+    def _one(self, arm: Loss, numbers: Numbers, meter: Meter) -> tuple[int, int, int]:
+        """Make one visit. In a pool the input refreshed is the one timed last; alone, it is the one timed next."""
+        self._turn = (self._turn + 1) % len(self.pool)
+        self.pool[self._turn - 1].refresh(numbers)
+        self.prime.restore()
+        self._visit(arm, self.prime, _nothing)
+        if self._flush is not None:
+            self._flush()
+        return self._visit(arm, self.pool[self._turn], meter)
 
     def _context(self) -> Any:  # noqa: ANN401 - a context manager of torch or none
         # Entering torch.no_grad costs as much as a small loss: outside the window.
         return torch.no_grad() if self.phase is Phase.FORWARD_NO_GRAD else contextlib.nullcontext()
 
-    def _forward(self, loss: Loss, at: Storage) -> tuple[int, int]:
-        logits, target, now_ns, cpu_ns = at.logits, at.target, self.clock.now_ns, self.clock.cpu_ns
-        cpu = cpu_ns()
+    def _meter(self) -> tuple[int, int]:
+        return self.clock.busy_ns(), _minor_faults()
+
+    def _forward(self, loss: Loss, at: Storage, meter: Meter) -> tuple[int, int, int]:
+        logits, target, now_ns = at.logits, at.target, self.clock.now_ns
+        busy, faults = meter()
         start = now_ns()
         result = loss(logits, target)
         stop = now_ns()
-        cpu = cpu_ns() - cpu
+        after = meter()
         del result
-        return stop - start, cpu
+        return stop - start, after[0] - busy, after[1] - faults
 
-    def _backward(self, loss: Loss, at: Storage) -> tuple[int, int]:
-        upstream, now_ns, cpu_ns = self._upstream, self.clock.now_ns, self.clock.cpu_ns
+    def _backward(self, loss: Loss, at: Storage, meter: Meter) -> tuple[int, int, int]:
+        upstream, now_ns = self._upstream, self.clock.now_ns
         result = loss(at.logits, at.target)
-        cpu = cpu_ns()
+        busy, faults = meter()
         start = now_ns()
         result.backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
-        cpu = cpu_ns() - cpu
+        after = meter()
         at.logits.grad = at.target.grad = None
-        return stop - start, cpu
+        return stop - start, after[0] - busy, after[1] - faults
 
-    def _both(self, loss: Loss, at: Storage) -> tuple[int, int]:
-        logits, target, upstream = at.logits, at.target, self._upstream
-        now_ns, cpu_ns = self.clock.now_ns, self.clock.cpu_ns
-        cpu = cpu_ns()
+    def _both(self, loss: Loss, at: Storage, meter: Meter) -> tuple[int, int, int]:
+        logits, target, upstream, now_ns = at.logits, at.target, self._upstream, self.clock.now_ns
+        busy, faults = meter()
         start = now_ns()
         loss(logits, target).backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
-        cpu = cpu_ns() - cpu
+        after = meter()
         logits.grad = target.grad = None
-        return stop - start, cpu
+        return stop - start, after[0] - busy, after[1] - faults
+
+
+def _empty(logits: torch.Tensor, _target: torch.Tensor) -> torch.Tensor:
+    """Do nothing."""
+    return logits
+
+
+def _nothing() -> tuple[int, int]:
+    """Read nothing, where reading would cost more than it tells."""
+    return 0, 0
 
 
 def _minor_faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    # Of this thread where the system can tell (Linux), else of the process.
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_minflt

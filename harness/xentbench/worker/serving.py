@@ -25,6 +25,7 @@ from xentbench import inputs as tensors
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
 from xentbench.worker import calls, compiled, loading, memory, wire
 from xentbench.worker.clock import Clock
+from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Session:
     def load(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Load the one implementation that this worker is for (`baseline`: another in place of `F.cross_entropy`)."""
         torch.set_num_threads(record["threads"])
-        torch.set_flush_denormal(bool(record.get("flush_denormal", False)))
+        torch.set_flush_denormal(record["flush_denormal"])
         pay_for_imports()
         self.loss, self.wraps = _pick(record["source"], record["name"]), record["compile"]
         if "baseline" in record:
@@ -117,9 +118,9 @@ class Session:
             msg = "asked before set-up"
             raise RuntimeError(msg)
         baseline, twin = self.beside
-        self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin])
+        self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
-        return {}, {}
+        return {"empty_call_ns": self.duel.empty_call_ns()}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Run one burst of rounds and return its raw times."""
@@ -135,8 +136,8 @@ class Session:
         if compiled.counters() != graphs:
             msg = "compiled again while it was timed"
             raise compiled.CompilationError(msg)
-        times = {"wall_ns": torch.from_numpy(ran.wall_ns), "cpu_ns": torch.from_numpy(ran.cpu_ns)}
-        return {"minor_faults": ran.minor_faults}, times
+        times = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults")}
+        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns", "minor_faults")}, times
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
@@ -161,13 +162,14 @@ class Session:
             self._duel(phase, [only]).warm_up(calls=1, budget_s=0.0)
         return only, only
 
-    def _duel(self, phase: Phase, arms: list[calls.Loss]) -> Duel:
+    def _duel(self, phase: Phase, arms: list[calls.Loss], pool_bytes: int = 0) -> Duel:
         problem, inputs = self.problem, self.inputs
         if problem is None or inputs is None:
             msg = "asked before set-up"
             raise RuntimeError(msg)
-        clock = self.clock.on(None if problem.device == "cpu" else torch.accelerator.synchronize)
-        return Duel(problem, phase, arms, inputs, clock, restore=self._loaded().work.overwrites_input)
+        clock = self.clock.on(None if problem.device == "cpu" else Accelerator(problem.device))
+        restore = self._loaded().work.overwrites_input
+        return Duel(problem, phase, arms, inputs, clock, restore=restore, pool_bytes=pool_bytes)
 
     def _loaded(self) -> Implementation:
         if self.loss is None:

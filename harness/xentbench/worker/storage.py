@@ -85,6 +85,11 @@ class Storage:
         # An implementation that overwrites its logits by design gets them back before every call, as every arm does.
         self._master = self.logits.detach().clone() if restore else None
 
+    @property
+    def nbytes(self) -> int:
+        """Size of logits and target, in bytes."""
+        return self.logits.nbytes + self.target.nbytes
+
     def refresh(self, numbers: Numbers) -> None:
         """Change one logit in every row, and one label in eight, without a trace in the tensors' version counters."""
         for cells, index, original in reversed(self._undo):

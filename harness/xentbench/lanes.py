@@ -1,0 +1,83 @@
+"""One worker's part in one cell: the bursts that it has answered so far, and what they say by either clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from xentbench import statistics
+from xentbench.spec import Status
+from xentbench.worker.duel import Burst
+from xentbench.workers import Worker, WorkerError
+
+if TYPE_CHECKING:
+    from xentbench.statistics import Floats
+    from xentbench.worker.duel import Ints
+    from xentbench.worker.wire import Record, Tensors
+
+    Clock = Literal["wall", "busy"]
+
+BASELINE, CANDIDATE, TWIN, ARMS = 0, 1, 2, 3
+
+
+@dataclass(slots=True)
+class Lane:
+    """One worker's part in one cell.
+
+    Attributes:
+        name: of the implementation.
+        worker: that is asked.
+        bursts: answered so far.
+        empty_call_ns: what a call that does nothing takes there.
+        spent_s: on its bursts, by the parent's clock.
+        looks: taken at its interval.
+        done: whether it is asked no more.
+        error: that ended it.
+    """
+
+    name: str
+    worker: Worker
+    bursts: list[Burst] = field(default_factory=list)
+    empty_call_ns: float = 0.0
+    spent_s: float = 0.0
+    looks: int = 0
+    done: bool = False
+    error: WorkerError | None = None
+
+    def take(self, reply: Record, times: Tensors) -> None:
+        """Add the burst that a worker answered; one that is not understood ends the lane."""
+        try:
+            wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
+            if not len(busy) == len(faults) in (0, len(wall)):
+                msg = f"{len(wall)} rounds, of which {len(busy)} metered"
+                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
+            totals = (int(reply[name]) for name in ("elapsed_ns", "cpu_ns", "minor_faults"))
+            self.bursts.append(Burst(wall, busy, faults, *totals))
+        except (KeyError, TypeError, ValueError) as error:
+            self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
+
+    def end(self, error: WorkerError) -> None:
+        """Ask no more of this worker: it has failed."""
+        self.error, self.done = error, True
+
+    @property
+    def metered(self) -> bool:
+        """Whether the time that the processor or device was busy is known call by call."""
+        return bool(self.bursts) and all(len(burst.busy_ns) for burst in self.bursts)
+
+    def kept(self, clock: Clock = "wall") -> Ints:
+        """Return the times of the kept rounds `(rounds, arms)`."""
+        tables = [statistics.keep(burst.wall_ns if clock == "wall" else burst.busy_ns) for burst in self.bursts]
+        return np.concatenate(tables) if tables else np.zeros((0, ARMS), dtype=np.int64)
+
+    def logs(self, arm: int, clock: Clock = "wall") -> list[Floats]:
+        """Return for every burst the kept rounds' log ratios of an arm over the baseline."""
+        tables = (burst.wall_ns if clock == "wall" else burst.busy_ns for burst in self.bursts)
+        return [statistics.log_ratios(statistics.keep(table), arm, BASELINE) for table in tables]
+
+
+def _table(times: Tensors, name: str) -> Ints:
+    table: Ints = times[name].numpy().astype(np.int64).reshape(-1, ARMS)
+    return table
