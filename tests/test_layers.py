@@ -37,6 +37,7 @@ LAYERS = [
         "baseline",
         "found",
         "compare",
+        "twins",
         "selftest",
     ),
     *("report", "console", "options", "judging", "showing", "running", "cli"),

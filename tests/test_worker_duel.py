@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 
 import numpy as np
 import pytest
@@ -43,6 +44,19 @@ def test_long_calls_are_metered_one_by_one_and_short_ones_are_not(phase: Phase):
     short = duel("N=8,C=10", phase, [functional.cross_entropy] * 3)
     short.warm_up(calls=2, budget_s=1.0)
     assert not short.metered
+
+
+def test_page_faults_of_short_calls_are_counted_before_they_are_timed():
+    pages = []
+
+    def faulting(logits, target):
+        pages.append(mmap.mmap(-1, 8 * mmap.PAGESIZE))
+        pages[-1][:: mmap.PAGESIZE] = b"x" * 8
+        return functional.cross_entropy(logits, target)
+
+    counted = duel("N=8,C=10", Phase.FORWARD, [functional.cross_entropy, faulting]).faults_a_call()
+    assert counted[0] < 1
+    assert counted[1] == pytest.approx(8, abs=1)
 
 
 def test_an_empty_call_is_timed_as_every_other():

@@ -211,25 +211,29 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
 
 @cli.command()
 @click.argument("what", type=click.Choice(["judge", "clock", "all"]), default="all")
-@click.option("--quick", is_flag=True, help="Of the judge: one mistake of each class, on the quick panel.")
+@click.option("--quick", is_flag=True, help="One mistake of each class, on the quick panel; a tenth of the duels.")
 @options.seed_option
+@options.results_option
 @options.json_option
-def selftest(what: str, *, quick: bool, seed: int | None, json_file: str | None) -> int:
+def selftest(what: str, *, quick: bool, seed: int | None, results: str, json_file: str | None) -> int:
     """Try the harness on this machine: does its judge find planted faults, does its clock tell twins apart?
+
+    The clock's trial takes two minutes; the runs that follow on this machine carry what came of it.
 
     \b
     Example: xentbench selftest judge
+             xentbench selftest clock
     """  # noqa: D301
-    from xentbench import console, showing
+    from xentbench import console, running, showing
     from xentbench import selftest as trial
 
     options.check_json(json_file)
     seed, lines = options.fresh_seed(seed), []
-    if what != "clock":
-        with console.progressing(console.errors()) as watch:
+    with console.progressing(console.errors()) as watch:
+        if what != "clock":
             lines += trial.judge(seed, watch, quick=quick)
-    if what != "judge":
-        lines += trial.clock(seed)
+        if what != "judge":
+            lines += trial.clock(running.clock_trial(seed, Path(results), watch, shrink=10 if quick else 1))
     if json_file != STDOUT:
         showing.scores(lines, seed)
     options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})

@@ -31,6 +31,7 @@ class Lane:
         worker: that is asked.
         bursts: answered so far.
         empty_call_ns: what a call that does nothing takes there.
+        faults: page faults a call of every arm, where calls are too short to be metered one by one.
         spent_s: on its bursts, by the parent's clock.
         looks: taken at its interval.
         done: whether it is asked no more.
@@ -41,10 +42,23 @@ class Lane:
     worker: Worker
     bursts: list[Burst] = field(default_factory=list)
     empty_call_ns: float = 0.0
+    faults: tuple[float, ...] = (0.0,) * ARMS
     spent_s: float = 0.0
     looks: int = 0
     done: bool = False
     error: WorkerError | None = None
+
+    def began(self, reply: Record) -> None:
+        """Note what a worker told when its duel was prepared."""
+        try:
+            self.empty_call_ns = float(reply["empty_call_ns"])
+            faults = tuple(map(float, reply["faults"])) or self.faults
+            if len(faults) != ARMS:
+                msg = f"page faults of {len(faults)} arms"
+                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
+            self.faults = faults
+        except (KeyError, TypeError, ValueError) as error:
+            self.end(WorkerError(Status.FORGED, f"its beginning is not understood: {type(error).__name__} {error}"))
 
     def take(self, reply: Record, times: Tensors) -> None:
         """Add the burst that a worker answered; one that is not understood ends the lane."""
@@ -53,7 +67,7 @@ class Lane:
             if not len(busy) == len(faults) in (0, len(wall)):
                 msg = f"{len(wall)} rounds, of which {len(busy)} metered"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            totals = (int(reply[name]) for name in ("elapsed_ns", "cpu_ns", "minor_faults"))
+            totals = (int(reply[name]) for name in ("elapsed_ns", "cpu_ns"))
             self.bursts.append(Burst(wall, busy, faults, *totals))
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xentbench import statistics
-from xentbench.lanes import ARMS, BASELINE, CANDIDATE, TWIN
+from xentbench.lanes import BASELINE, CANDIDATE, TWIN
 from xentbench.spec import Comparison, Status
 
 if TYPE_CHECKING:
@@ -191,11 +191,11 @@ def _latency_s(lanes: Sequence[Lane], arm: int) -> float:
 
 
 def _faults(lanes: Sequence[Lane], arm: int) -> float:
-    """Return page faults a call: the arm's own where calls were metered, else the mean over all calls of a burst."""
-    bursts = [burst for lane in lanes for burst in lane.bursts]
-    if all(lane.metered for lane in lanes):
-        return float(np.concatenate([statistics.keep(burst.faults) for burst in bursts])[:, arm].mean())
-    return sum(burst.minor_faults for burst in bursts) / (2 * ARMS * sum(len(burst.wall_ns) for burst in bursts))
+    """Return an arm's page faults in a typical call: a timed one where they were metered, else one before them."""
+    if not all(lane.metered for lane in lanes):
+        return float(np.mean([lane.faults[arm] for lane in lanes]))
+    counts = [statistics.keep(burst.faults) for lane in lanes for burst in lane.bursts]
+    return float(np.median(np.concatenate(counts)[:, arm]))
 
 
 def decide(seen: Evidence) -> tuple[Comparison, str]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 1
 JOURNAL, SAMPLES, HEAD = "journal.jsonl", "samples.jsonl", "run.json"
+TRIAL: Final = "clock.json"
+"""Beside the runs' folders: the latest self-test of the clock."""
 
 CELL_COLUMNS: Final[Mapping[str, str]] = {
     "implementation": "name of the entrant",
@@ -68,13 +70,13 @@ CELL_COLUMNS: Final[Mapping[str, str]] = {
     "rounds": "rounds kept, over all workers",
     "workers": "processes that measured",
     "cpu_share": "CPU time over wall time of the timed calls",
-    "minor_faults": "page faults a call",
-    "baseline_minor_faults": "page faults a call of the baseline",
+    "minor_faults": "page faults of a typical call",
+    "baseline_minor_faults": "the same of the baseline",
     "cold_ratio": "the ratio with the default allocator (--allocator both)",
     "cold_low": "lower end of its interval",
     "cold_high": "upper end of it",
     "cold_latency_s": "median time of a call with the default allocator, seconds",
-    "cold_minor_faults": "page faults a call with it",
+    "cold_minor_faults": "page faults of a typical call with it",
     "cold_reason": "what qualifies the comparison with it",
     "peak_bytes": "peak extra memory of the phase",
     "minimum_bytes": "least possible",
@@ -198,6 +200,22 @@ def create(results: Path) -> Journal:
     folder = results / run
     folder.mkdir()
     return Journal(folder, run)
+
+
+def save_trial(results: Path, record: Mapping[str, Any]) -> Path:
+    """Keep what the clock's self-test on this machine came to, for the runs that follow; return the file."""
+    check_writable(results)
+    write_atomically(results / TRIAL, json.dumps({"schema": SCHEMA, **record}, indent=1).encode())
+    return results / TRIAL
+
+
+def trial(results: Path) -> dict[str, Any] | None:
+    """Return the latest self-test of the clock that is kept beside the runs, or None."""
+    try:
+        record: dict[str, Any] = json.loads((results / TRIAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if record.get("schema") == SCHEMA else None
 
 
 def find(run: str | Path, results: Path) -> Path:

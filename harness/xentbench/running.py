@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xentbench import compare as comparing
-from xentbench import console, environment, options, planning, report, results, sweep
+from xentbench import console, environment, options, planning, report, results, sweep, twins
 from xentbench.spec import CROSS_ENTROPY, Status, UsageError
 from xentbench.worker.clock import Clock
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from xentbench.planning import Plan
     from xentbench.results import Journal, Run
     from xentbench.sweep import Watch
+    from xentbench.twins import Trial
 
 
 def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids: Sequence[str]) -> Run:
     """Run the sweep, write its report, and return the run as it was read back from the disk."""
     started, start_s = dt.datetime.now(dt.UTC), time.monotonic()
     info = head(plan, journal, preset_name, grids) | {"started": started.isoformat(timespec="seconds")}
+    info["clock_trial"] = comparable_trial(results.trial(journal.folder.parent), info["environment"])
     journal.head(info)
     try:
         sweep.Sweep(plan, journal, watch).run()
@@ -34,6 +36,29 @@ def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids
     run = results.read(journal.folder)
     report.write(run, journal.folder)
     return run
+
+
+def clock_trial(seed: int, folder: Path, watch: Watch, shrink: int = 1) -> list[Trial]:
+    """Try the clock on this machine and keep what came of it beside the runs."""
+    results.check_writable(folder)
+    started = dt.datetime.now(dt.UTC)
+    tried = twins.trials(seed, watch, shrink)
+    had, _ = environment.attainable(environment.Conditions())
+    record = {
+        "started": started.isoformat(timespec="seconds"),
+        "seed": seed,
+        "environment": environment.describe(had),
+        "trials": [trial.record() for trial in tried],
+    }
+    results.save_trial(folder, record)
+    return tried
+
+
+def comparable_trial(trial: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the self-test where it was made under the run's conditions: else it is no evidence for this run."""
+    if trial is None or environment.differences(trial.get("environment", {}), settings):
+        return None
+    return {name: trial[name] for name in ("started", "seed", "trials")}
 
 
 def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -> dict[str, Any]:

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 
-from xentbench import environment, mistakes, panel, statistics, timing
-from xentbench.crews import Crew
+from xentbench import mistakes, panel
 from xentbench.examining import examine_here
-from xentbench.lanes import CANDIDATE, Lane
 from xentbench.posing import Questions
 from xentbench.registry import object_source
-from xentbench.spec import Comparison, Description, Implementation, Phase, Problem
-from xentbench.timing import Budget
-from xentbench.workers import WARM_HEAP
+from xentbench.spec import Description, Implementation, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from xentbench.mistakes import Mistake, Right
     from xentbench.sweep import Watch
+    from xentbench.twins import Trial
 
 FEW_RIGHT: Final = 3
 """Right losses that a quick trial asks."""
-DUELS: Final = 30
-"""A/A duels a problem: 0 false alarms in 60 bound their rate below 5 % (one-sided, 95 %)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +94,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def clock(seed: int) -> list[Scored]:
-    """Duel `F.cross_entropy` with itself, time and again: how often are twins called different?"""
-    source = object_source("torch.nn.functional:cross_entropy")
-    entry = Description("cross_entropy", source, "torch")
-    order, core = random.Random(seed), environment.measuring_core()  # noqa: S311 - replayable
-    lines = []
-    with Crew(entry, 1, WARM_HEAP, 1, core) as crew:
-        for problem in (Problem(batch_size=8, num_classes=10), Problem(batch_size=128, num_classes=1000)):
-            crew.start()
-            if error := crew.set_up(problem.key, seed, [Phase.FORWARD], None):
-                lines.append(Scored(problem.label, "measured", str(error), passed=False))
-                continue
-            alarms, width = 0, []
-            for _ in range(DUELS):
-                lane = Lane("twin", crew.workers[0])
-                seen = timing.duel([lane], Phase.FORWARD, Budget(0.25, 0.01), order, time.monotonic)["twin"]
-                alarms += seen.verdict in (Comparison.FASTER, Comparison.SLOWER)
-                width.append(statistics.median_interval(np.concatenate(lane.logs(CANDIDATE))).half_width)
-            middle = sorted(width)[len(width) // 2]
-            told = f"{alarms} false alarms, median half-width ±{middle:.2%}"
-            lines.append(Scored(f"{DUELS} duels of twins at {problem.label}", "0 false alarms", told, alarms == 0))
-    return lines
+def clock(tried: Sequence[Trial]) -> list[Scored]:
+    """Return a line for every pair of arms that the clock was tried with."""
+    names = {"twins": "twins", **{f"plus_{share}": f"slower by {share} %" for share in (2, 5, 10)}}
+    return [
+        Scored(f"{trial.duels} duels at {trial.problem}, {names[trial.pair]}", *trial.told(), trial.passed)
+        for trial in tried
+    ]

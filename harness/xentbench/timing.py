@@ -65,7 +65,7 @@ def duel(
     warming = {"warm_calls": budget.warm_calls, "warm_s": budget.warm_s, "pool_bytes": regime.pool_bytes}
     for lane in lanes:
         if answer := _ask(lane, "begin", {"phase": phase, **warming}):
-            lane.empty_call_ns = float(answer[0].get("empty_call_ns", 0.0))
+            lane.began(answer[0])
     while active := [lane for lane in lanes if not lane.done]:
         for lane in order.sample(active, len(active)):
             start = now_s()

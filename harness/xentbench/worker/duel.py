@@ -55,7 +55,6 @@ class Burst:
         faults: int64 `(rounds, arms)`, page faults without disk access during the calls; shaped as `busy_ns`.
         elapsed_ns: wall time of the whole burst.
         cpu_ns: CPU time of the thread over the whole burst.
-        minor_faults: over the whole burst.
     """
 
     wall_ns: Ints
@@ -63,7 +62,6 @@ class Burst:
     faults: Ints
     elapsed_ns: int
     cpu_ns: int
-    minor_faults: int
 
 
 class Duel:
@@ -129,13 +127,19 @@ class Duel:
         """Return the median time of a call that does nothing, taken as every other call's is: what each carries."""
         return statistics.median(self._forward(_empty, self.prime, _nothing)[0] for _ in range(calls))
 
+    def faults_a_call(self, calls: int = 20) -> list[float]:
+        """Return every arm's page faults in a typical call: short calls are not metered while they are timed."""
+        with self._context():
+            counts = [[self._visit(arm, self.prime, self._meter)[2] for _ in range(calls)] for arm in self.arms]
+        return [float(statistics.median(several)) for several in counts]
+
     def burst(self, seed: int, budget_s: float, least_rounds: int, most_rounds: int) -> Burst:
         """Run rounds until the budget is spent, at least `least_rounds` and at most `most_rounds` of them."""
         order = random.Random(seed)  # noqa: S311 - no secret
         numbers = Numbers(self.problem, Stream(self.problem.key, self.phase, seed, "refresh"))
         meter = self._meter if self.metered else _nothing
         read: list[list[tuple[int, int, int]]] = []
-        faults, cpu, start = _minor_faults(), self.clock.cpu_ns(), self.clock.now_ns()
+        cpu, start = self.clock.cpu_ns(), self.clock.now_ns()
         with self._context():
             while len(read) < most_rounds and (
                 len(read) < least_rounds or self.clock.now_ns() - start < budget_s * 1e9
@@ -147,7 +151,7 @@ class Duel:
         elapsed, cpu = self.clock.now_ns() - start, self.clock.cpu_ns() - cpu
         times = np.array(read, dtype=np.int64)
         kept = len(read) if self.metered else 0
-        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _minor_faults() - faults)
+        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu)
 
     def _one(self, arm: Loss, numbers: Numbers, meter: Meter) -> tuple[int, int, int]:
         """Make one visit. In a pool the input refreshed is the one timed last; alone, it is the one timed next."""

@@ -120,7 +120,8 @@ class Session:
         baseline, twin = self.beside
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
-        return {"empty_call_ns": self.duel.empty_call_ns()}, {}
+        faults = [] if self.duel.metered else self.duel.faults_a_call()
+        return {"empty_call_ns": self.duel.empty_call_ns(), "faults": faults}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Run one burst of rounds and return its raw times."""
@@ -137,7 +138,7 @@ class Session:
             msg = "compiled again while it was timed"
             raise compiled.CompilationError(msg)
         times = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults")}
-        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns", "minor_faults")}, times
+        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")}, times
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""

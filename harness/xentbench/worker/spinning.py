@@ -1,41 +1,62 @@
 """`F.cross_entropy` made slower by a known share: live injections that the clock is tried with (`selftest clock`).
 
-Each arm calls the function, then busy-waits for its share of that very call's own time. `plus_0` is the control: the
-same wrapper, and the same two readings of the clock, without the wait.
+Each arm calls the function, then waits busily for its share of that very call's own time. `plus_0` is the control: the
+same wrapper, and the same readings of the clock, without the wait.
 """
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-
     Loss = Callable[..., torch.Tensor]
 
 SHARES: Final = {"plus_0": 0.0, "plus_2": 0.02, "plus_5": 0.05, "plus_10": 0.10}
 """Name of an arm -> what it adds to its own time."""
+_TRIALS: Final = 301
 
 
-def slowed(loss: Loss, share: float, now_ns: Callable[[], int] = time.perf_counter_ns) -> Loss:
-    """Return the loss with a busy wait of `share` of each call's own time after it.
+def check_ns(now_ns: Callable[[], int] = time.perf_counter_ns) -> float:
+    """Return what one look at the clock takes in a busy wait, in nanoseconds: the median of many."""
+    looks = [now_ns()]
+    while len(looks) <= _TRIALS:
+        looks.append(now_ns())
+    return statistics.median(later - sooner for sooner, later in itertools.pairwise(looks))
+
+
+def slowed(
+    loss: Loss,
+    share: float,
+    each_ns: float,
+    own_ns: float = 0.0,
+    now_ns: Callable[[], int] = time.perf_counter_ns,
+) -> Loss:
+    """Return the loss with a busy wait after it of `share` of each call's own time.
+
+    A wait ends with the first look at the clock that finds it over, so it is rounded up to whole looks, and one of no
+    length takes one look: half a look longer, it is right on the average, and in the control the same.
 
     Args:
         loss: called as it is.
         share: of the call's time (0.05 is five per cent).
+        each_ns: what one look at the clock takes.
+        own_ns: what this wrapper takes without loss and wait, which counts as time of the call too.
         now_ns: clock, in nanoseconds.
     """
 
     def slow(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401 - torch's
         start = now_ns()
         result = loss(input, target, **options)
-        stop = now_ns()
-        until = stop + share * (stop - start)
+        wait = share * (now_ns() - start + own_ns) + each_ns / 2
+        until = now_ns() + wait
         while now_ns() < until:
             pass
         return result
@@ -43,4 +64,19 @@ def slowed(loss: Loss, share: float, now_ns: Callable[[], int] = time.perf_count
     return slow
 
 
-plus_0, plus_2, plus_5, plus_10 = (slowed(functional.cross_entropy, share) for share in SHARES.values())
+def wrapper_ns(each_ns: float, now_ns: Callable[[], int] = time.perf_counter_ns) -> float:
+    """Return what the wrapper takes around a loss that does nothing, in nanoseconds: the median of many calls."""
+    empty, nothing = slowed(lambda logits, _target: logits, 0.0, each_ns), torch.empty(0)
+    trials = []
+    for _ in range(_TRIALS):
+        start = now_ns()
+        empty(nothing, nothing)
+        trials.append(now_ns() - start)
+    return statistics.median(trials)
+
+
+_EACH_NS: Final = check_ns()
+_OWN_NS: Final = wrapper_ns(_EACH_NS)
+plus_0, plus_2, plus_5, plus_10 = (
+    slowed(functional.cross_entropy, share, _EACH_NS, _OWN_NS) for share in SHARES.values()
+)
