@@ -233,7 +233,7 @@ def selftest(what: str, *, quick: bool, seed: int | None, results: str, json_fil
         if what != "clock":
             lines += trial.judge(seed, watch, quick=quick)
         if what != "judge":
-            lines += trial.clock(running.clock_trial(seed, Path(results), watch, shrink=10 if quick else 1))
+            lines += trial.clock(running.clock_trial(seed, Path(results), watch, quick=quick))
     if json_file != STDOUT:
         showing.scores(lines, seed)
     options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})

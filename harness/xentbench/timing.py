@@ -39,7 +39,7 @@ class Budget:
 
     seconds: float
     half_width: float
-    warm_calls: int = 10
+    warm_calls: int = 200
     warm_s: float = 0.005
 
 

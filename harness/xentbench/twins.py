@@ -25,17 +25,15 @@ from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xentbench.measured import Measured
     from xentbench.sweep import Watch
 
 PROBLEMS: Final = {Problem(batch_size=8, num_classes=10): 0.25, Problem(batch_size=128, num_classes=1000): 0.4}
 """What is timed -> the most seconds that one duel may take."""
-TWIN_DUELS: Final = 100
-"""At each size: no false alarm in so many bounds their rate below 3 % there, and below 1.5 % over both."""
-SLOWED_DUELS: Final = 25
-SLOWED: Final = ("plus_2", "plus_5", "plus_10")
+DUELS: Final = {"twins": 100, "plus_2": 25, "plus_5": 25, "plus_10": 25}
+"""At each size. No false alarm in 100 bounds their rate below 3 % there, and below 1.5 % over both sizes."""
 HALF_WIDTH: Final = 0.005
 """At which a duel ends: +2 % can be told from the margin of 1 %."""
 FALSE_ALARMS: Final = 0.01
@@ -123,32 +121,37 @@ def upper_bound(seen: int, tried: int) -> float:
     return float(stats.binomtest(seen, tried).proportion_ci(confidence_level=0.9, method="exact").high)
 
 
-def trials(seed: int, watch: Watch, shrink: int = 1) -> list[Trial]:
-    """Duel twins and slowed arms in random order, at both sizes.
+def trials(
+    seed: int, watch: Watch, duels: Mapping[str, int] = DUELS, problems: Mapping[Problem, float] = PROBLEMS
+) -> list[Trial]:
+    """Duel twins and slowed arms in random order, one size after the other.
 
     Args:
         seed: of the numbers and of the order.
         watch: who looks on.
-        shrink: divides the number of duels, for a look that proves nothing.
+        duels: how many of each pair (`twins`, or the name of a slowed arm) at each size.
+        problems: what is timed -> the most seconds that one duel may take.
+
+    Raises:
+        WorkerError: a worker could not be started or set up.
     """
-    counts = {"twins": TWIN_DUELS // shrink, **dict.fromkeys(SLOWED, SLOWED_DUELS // shrink)}
     order, core = random.Random(seed), environment.measuring_core()  # noqa: S311 - replayable
-    watch.stage("duels", len(PROBLEMS) * sum(counts.values()))
+    watch.stage("duels", len(problems) * sum(duels.values()))
     found = []
     with contextlib.ExitStack() as stack:
-        crews = {pair: stack.enter_context(_crew(pair, core)) for pair in counts}
-        for problem, seconds in PROBLEMS.items():
+        crews = {pair: stack.enter_context(_crew(pair, core)) for pair in duels}
+        for problem, seconds in problems.items():
             for crew in crews.values():
                 crew.start()
                 if error := crew.set_up(problem.key, seed, [Phase.FORWARD], None):
                     raise error
-            seen: dict[str, list[Measured]] = {pair: [] for pair in counts}
-            for pair in order.sample(list(counts), sum(counts.values()), counts=list(counts.values())):
+            seen: dict[str, list[Measured]] = {pair: [] for pair in duels}
+            for pair in order.sample(list(duels), sum(duels.values()), counts=list(duels.values())):
                 lane = Lane(pair, crews[pair].workers[0])
                 budget = Budget(seconds, HALF_WIDTH)
                 seen[pair].append(timing.duel([lane], Phase.FORWARD, budget, order, time.monotonic)[pair])
                 watch.step(f"{pair} at {problem.label}")
-            found += [trial(problem.label, pair, measured) for pair, measured in seen.items()]
+            found += [trial(problem.label, pair, measured) for pair, measured in seen.items() if measured]
     return found
 
 
