@@ -139,7 +139,7 @@ def trials(
     watch.stage("duels", len(problems) * sum(duels.values()))
     found = []
     with contextlib.ExitStack() as stack:
-        crews = {pair: stack.enter_context(_crew(pair, core)) for pair in duels}
+        crews = {pair: stack.enter_context(crew_of(pair, core)) for pair in duels}
         for problem, seconds in problems.items():
             for crew in crews.values():
                 crew.start()
@@ -195,7 +195,9 @@ def _count(verdicts: Iterable[Comparison | None], wanted: Sequence[Comparison]) 
     return sum(verdict in wanted for verdict in verdicts)
 
 
-def _crew(pair: str, core: int | None) -> Crew:
+def crew_of(pair: str, core: int | None) -> Crew:
+    """Return the one worker of a pair: `twins`, or a slowed arm against its control; pinned to a core or not."""
+
     def described(where: str) -> Description:
         return Description(where.rpartition(":")[2], object_source(where), where)
 
