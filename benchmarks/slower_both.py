@@ -1,0 +1,56 @@
+"""`F.cross_entropy` slowed down by a known share in its forward and in its backward pass, for whoever times both.
+
+`xentbench.worker.spinning` waits for a share of the forward pass alone, which is half of forward and backward or less.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from torch.nn import functional
+
+from xentbench.worker.spinning import check_ns, slowed, wrapper_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+
+def slowed_both(
+    share: float, each_ns: float, own_ns: float = 0.0, now_ns: Callable[[], int] = time.perf_counter_ns
+) -> Callable[..., torch.Tensor]:
+    """Return `F.cross_entropy` with a busy wait of `share` of their own time after its forward and its backward pass.
+
+    The backward pass is taken to begin when the forward pass returns: whoever calls this calls backward at once.
+
+    Args:
+        share: of the time (0.05 is five per cent); 0 is the control, with the same hook and clock readings.
+        each_ns: as `slowed` takes it.
+        own_ns: as `slowed` takes it.
+        now_ns: clock, in nanoseconds.
+    """
+    forward = slowed(functional.cross_entropy, share, each_ns, own_ns, now_ns)
+
+    def slow(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401 - torch's
+        loss = forward(input, target, **options)
+
+        def wait(*_: object) -> None:
+            wait_ns = share * (now_ns() - begun) + each_ns / 2
+            until = now_ns() + wait_ns
+            while now_ns() < until:
+                pass
+
+        # Negative log-likelihood after log-softmax: two nodes, new with every call, so that hooks do not pile up.
+        last: Any = loss.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+        last.register_hook(wait)
+        begun = now_ns()
+        return loss
+
+    return slow
+
+
+_EACH_NS: Final = check_ns()
+_OWN_NS: Final = wrapper_ns(_EACH_NS)
+plus_0, plus_5, plus_10 = (slowed_both(share, _EACH_NS, _OWN_NS) for share in (0.0, 0.05, 0.10))
