@@ -1,8 +1,8 @@
 """The share of a burst that is prime and timed calls and the forwards that a backward needs.
 
-`python benchmarks/burst_share.py` (half a minute): the loop of a worker is driven in this process with a stopwatch around every visit, from the first statement of a burst
-to the last; the parent's gap, the time between two bursts of a real worker, is told beside it.
-Conditions: the default grid, one thread, one core, whatever machine this runs on.
+`python benchmarks/burst_share.py` (half a minute): the loop of a worker is driven in this process with a stopwatch
+around every visit, from the first statement of a burst to the last; the parent's gap, the time between two bursts of a
+real worker, is told beside it. Conditions: the default grid, one thread, one core, whatever machine this runs on.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ def main() -> None:
                 )
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    long = table[table["latency_s"] >= 1e-4]
-    print(
-        f"least share of cells of 0.1 ms and more: {long['calls_ratio'].min():.1%}; of all: {table['calls_ratio'].min():.1%}"
-    )
+    least = [f"{part['calls_ratio'].min():.1%}" for part in (table[table["latency_s"] >= LONG_S], table)]
+    print(f"least share of cells of 0.1 ms and more: {least[0]}; of all: {least[1]}")
 
 
 def loaded(problem: Problem) -> Session:
