@@ -99,6 +99,10 @@ def test_page_faults_are_counted_by_arm_and_only_a_kept_heap_must_have_none():
     assert kept.minor_faults == kept.baseline_minor_faults == 1000
     assert kept.reason.startswith("page faults: 1000 a call are 60%")
     assert cold.verdict is Comparison.SLOWER
+    lanes = [Lane("a", None, [burst((0.01, 0.02, 0.01))], faults=(1.0, 7.0, 1.0)) for _ in range(3)]  # type: ignore[arg-type]
+    short = measured.summarise(lanes, Regime())
+    assert (short.minor_faults, short.baseline_minor_faults) == (7.0, 1.0)
+    assert short.verdict is Comparison.SLOWER
 
 
 def test_workers_that_differ_are_told_one_by_one():

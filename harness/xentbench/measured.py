@@ -180,7 +180,8 @@ def _evidence(lanes: Sequence[Lane], regime: Regime) -> Evidence:
         rounds=min(sum(map(len, bursts)) for bursts in logs),
         cpu_share=sum(burst.cpu_ns for burst in bursts) / elapsed_ns if elapsed_ns else math.nan,
         faults=_faults(lanes, (BASELINE, CANDIDATE)[worst]),
-        faults_share=shares[worst] if regime.kept_heap else 0.0,
+        # Of calls too short to be metered only some others were counted: no ground to refuse a verdict.
+        faults_share=shares[worst] if regime.kept_heap and metered else 0.0,
         workers=len(lanes),
     )
 
