@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
+from competing import Load
 
 from xentbench import environment, timing
 from xentbench.crews import Crew
@@ -49,10 +49,6 @@ HALF_WIDTH: Final = 0.01
 """Of the duel's interval, at which it stops before its seconds are spent: that of a default run."""
 DUEL: Final = "duel"
 TOOLS: Final = (DUEL, "pytest-benchmark", "blocked_autorange", "do_bench", "single calls")
-COMPETITORS: Final = {
-    "computing": "x = 1.0\nwhile os.getppid() == parent:\n    for _ in range(10**5):\n        x = x * 1.000001 % 7.0",
-    "streaming": "import numpy\nx = numpy.ones(2**23)\ny = x.copy()\nwhile os.getppid() == parent:\n    y[:] = x",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,33 +110,6 @@ class Others:
         if kind is not None:
             self._process.kill()
         self._process.__exit__(kind, error, at)
-
-
-class Load:
-    """Two competitors: one computes on the measuring core, one streams memory on another. Stopped at first."""
-
-    def __init__(self, core: int) -> None:
-        self._processes = []
-        other = min(os.sched_getaffinity(0) - {core}, default=core)
-        for text, where in zip(COMPETITORS.values(), (core, other), strict=True):
-            process = subprocess.Popen([sys.executable, "-c", f"import os\nparent = {os.getpid()}\n{text}"])  # noqa: S603 - above
-            os.sched_setaffinity(process.pid, {where})
-            self._processes.append(process)
-        time.sleep(2.0)  # for their imports
-        self.press(on=False)
-
-    def press(self, *, on: bool) -> None:
-        """Let the competitors go on, or stop them where they are."""
-        for process in self._processes:
-            process.send_signal(signal.SIGCONT if on else signal.SIGSTOP)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
 
 
 def crew(cell: Cell, arm: str, core: int, heap: dict[str, str]) -> Crew:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch.nn import functional
 
-from xentbench.worker.spinning import check_ns, slowed, wrapper_ns
+from xentbench.worker.spinning import look_ns, slowed, wrapper_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,6 @@ def slowed_both(
     return slow
 
 
-_EACH_NS: Final = check_ns()
+_EACH_NS: Final = look_ns()
 _OWN_NS: Final = wrapper_ns(_EACH_NS)
 plus_0, plus_5, plus_10 = (slowed_both(share, _EACH_NS, _OWN_NS) for share in (0.0, 0.05, 0.10))
