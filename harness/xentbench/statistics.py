@@ -175,7 +175,7 @@ def shifts(pairs: Sequence[tuple[Floats, Floats]], confidence: float = ACROSS_CO
     if not pairs:
         return []
     sizes = np.array([[len(logs) for logs in pair] for pair in pairs])
-    parts = np.array([[float(stats.sem(logs)) ** 2 for logs in pair] for pair in pairs])
+    parts = np.array([[np.var(logs, ddof=1) / len(logs) for logs in pair] for pair in pairs])
     parts = np.maximum(parts, _LEAST_VARIANCE)
     variances = parts.sum(axis=1)
     own = variances**2 / (parts**2 / (sizes - 1)).sum(axis=1)
