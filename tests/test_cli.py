@@ -84,6 +84,8 @@ BAD = {
     "targets out of range": (["parity", "--logits", "{tmp}/range.safetensors"], "target"),
     "results folder": (["bench", "--results", "{tmp}/notes.txt"], "--results expected a folder that can be written"),
     "json file": (["list", "--json", "{tmp}/no/such/folder/x.json"], "--json expected a file that can be written"),
+    "no such revision": (["compare", "no-such-rev:examples/tutorial.py:loss", "naive"], "no revision 'no-such-rev'"),
+    "a run and an implementation": (["compare", "{tmp}/run", "naive"], "got one of each"),
     "no such run": (["report", "latest", "--results", "{tmp}/none"], "was not found"),
     "report output": (["report", "latest", "--results", "{tmp}/none", "--output", "/dev/null/x"], "was not found"),
 }
@@ -93,6 +95,8 @@ BAD = {
 def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     (folder / "notes.txt").write_text("hello")
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("{}")
     plugin(folder, "raise ValueError('no')\n", "raises.py")
     plugin(folder, "number = 7\n", "empty.py")
     good, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
@@ -246,6 +250,28 @@ def test_two_implementations_duel_directly(tmp_path: Path):
     assert entry["outcome"] in ("worse", "inconclusive"), seen.stderr
     assert seen.returncode == (1 if entry["outcome"] == "worse" else 3)
     assert entry["ratio"] > 1.2
+
+
+def test_two_revisions_duel_each_with_its_own_modules(tmp_path: Path):
+    settings = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+    (tmp_path / "entrant").mkdir()
+    (tmp_path / "entrant" / "losses.py").write_text(
+        "from torch.nn import functional as F\nfrom entrant.inner import CALLS\ndef loss(input, target):\n"
+        "    for _ in range(CALLS):\n        found = F.cross_entropy(input, target)\n    return found\n"
+    )
+    for command in (["init"], ["add", "."], ["commit", "-m", "one"]):
+        (tmp_path / "entrant" / "inner.py").write_text("CALLS = 1\n")
+        subprocess.run(["git", *settings, *command], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "entrant" / "inner.py").write_text("CALLS = 4\n")
+    sizes = ["--problem", "N=64,C=100", "--phase", "forward", "--workers", "1"]
+    names = ["HEAD:entrant.losses:loss", "entrant.losses:loss"]
+    for pair, low, high in ((names, 2.0, 8.0), (names[::-1], 1 / 8, 1 / 2)):
+        seen = xentbench("compare", *pair, *sizes, "--json", "out.json", cwd=tmp_path)
+        told = json.loads((tmp_path / "out.json").read_text())
+        (entry,) = told["differences"]
+        assert [told["first"], told["second"]] == pair
+        assert entry["implementation"] == ("loss@HEAD" if pair[1].startswith("HEAD") else "loss")
+        assert low < entry["ratio"] < high, seen.stderr
 
 
 def test_an_interrupt_ends_at_once_with_130_and_keeps_what_is_finished(tmp_path: Path):

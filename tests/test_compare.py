@@ -1,65 +1,110 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from xentbench import compare
+from xentbench import compare, environment
 from xentbench.results import CELL_COLUMNS, Run
 from xentbench.spec import EnvironmentMismatchError, Outcome
 
+ALIKE = dict.fromkeys(environment.COMPARABLE, "as ever")
+PROBLEM = "cross_entropy:N=8,C=10"
 
-def stored(ratio: float, width: float = 0.005, status: str = "passed", **environment) -> Run:
-    row = {
-        "implementation": "a",
-        "problem": "cross_entropy:N=8,C=10",
-        "phase": "forward",
-        "status": status,
-        "ratio": ratio,
-        "ratio_low": ratio * math.exp(-width),
-        "ratio_high": ratio * math.exp(width),
-    }
-    cells = pd.DataFrame([row]).reindex(columns=list(CELL_COLUMNS))
-    return Run(Path(), "r", {"environment": {"torch": "2", **environment}}, cells, pd.DataFrame())
+
+def stored(*logs: list[float] | None, status: str = "passed", clock: str = "wall", **unlike) -> Run:
+    """Return a run of one cell a list of workers' log ratios, named a, b, c."""
+    rows = [
+        {
+            "implementation": name,
+            "problem": PROBLEM,
+            "phase": "forward",
+            "status": status,
+            "clock": clock,
+            "worker_log_ratios": one,
+        }
+        for name, one in zip("abcdefghij", logs, strict=False)
+    ]
+    cells = pd.DataFrame(rows).reindex(columns=list(CELL_COLUMNS))
+    return Run(Path(), "r", {"environment": ALIKE | unlike}, cells, pd.DataFrame())
+
+
+def workers(ratio: float, spread: float = 0.005) -> list[float]:
+    return [float(np.log(ratio)) + by * spread for by in (-1.0, 0.0, 1.0)]
 
 
 @pytest.mark.parametrize(
-    ("second", "width", "expected"),
+    ("second", "spread", "expected"),
     [
         (1.10, 0.005, Outcome.WORSE),
         (0.90, 0.005, Outcome.BETTER),
         (1.001, 0.005, Outcome.SAME),
         (1.10, 0.2, Outcome.INCONCLUSIVE),
-        (1.015, 0.001, Outcome.SAME),
+        (1.015, 0.0001, Outcome.SAME),  # beyond doubt, and within the margin
+        (1.03, 0.02, Outcome.INCONCLUSIVE),
     ],
 )
-def test_a_difference_counts_beyond_the_margin_and_the_interval(second: float, width: float, expected: Outcome):
-    (seen,) = compare.runs(stored(1.0, width), stored(second, width))
+def test_a_difference_counts_beyond_the_margin_and_beyond_chance(second: float, spread: float, expected: Outcome):
+    (seen,) = compare.runs(stored(workers(1.0, spread)), stored(workers(second, spread)))
     assert seen.outcome is expected
     assert seen.ratio == pytest.approx(second)
+    assert seen.ratio_low < seen.ratio < seen.ratio_high
+    assert bool(seen.reason) == (expected is Outcome.INCONCLUSIVE)
+
+
+def test_a_difference_that_one_cell_shows_may_be_chance_among_ten():
+    still = [workers(1.0, 0.02)] * 9
+    (alone,) = compare.runs(stored(workers(1.0, 0.02)), stored(workers(1.08, 0.02)))
+    among = compare.runs(stored(*still, workers(1.0, 0.02)), stored(*still, workers(1.05, 0.02)))[-1]
+    assert alone.outcome is Outcome.WORSE
+    assert among.outcome is Outcome.INCONCLUSIVE
+    assert among.adjusted_p == pytest.approx(10 * min(1.0, among.adjusted_p / 10))
+    assert "over all cells" in among.reason
+
+
+def test_one_worker_a_run_allows_no_claim():
+    (seen,) = compare.runs(stored([0.0]), stored([1.0]))
+    assert (seen.outcome, seen.ratio) == (Outcome.INCONCLUSIVE, None)
+    assert seen.reason == "one worker a run allows no claim across runs"
+
+
+def test_a_run_of_an_older_version_is_to_be_measured_again():
+    (seen,) = compare.runs(stored(None), stored(workers(1.0)))
+    assert seen.outcome is Outcome.INCONCLUSIVE
+    assert "measure it again" in seen.reason
+
+
+def test_a_call_that_another_clock_decides_now_is_not_compared():
+    (seen,) = compare.runs(stored(workers(1.0)), stored(workers(1.1), clock="cpu"))
+    assert (seen.outcome, seen.reason) == (Outcome.INCONCLUSIVE, "timed by wall before, by cpu now")
 
 
 def test_unlike_environments_are_refused_with_the_keys_unless_forced():
-    with pytest.raises(EnvironmentMismatchError, match=r"torch \(2 and 3\).*--force"):
-        compare.runs(stored(1.0), stored(1.0, torch="3"))
-    assert compare.runs(stored(1.0), stored(1.0, torch="3"), force=True)
+    first, second = stored(workers(1.0)), stored(workers(1.1), torch="3")
+    with pytest.raises(EnvironmentMismatchError, match=r"torch \(as ever and 3\).*--force"):
+        compare.runs(first, second)
+    (seen,) = compare.runs(first, second, force=True)
+    assert (seen.outcome, seen.unlike) == (Outcome.WORSE, ("torch",))
+
+
+def test_environments_that_do_not_tell_are_refused():
+    first, second = stored(workers(1.0)), stored(workers(1.0))
+    for run in (first, second):
+        run.info["environment"] = {key: value for key, value in ALIKE.items() if key != "allocator"}
+    with pytest.raises(EnvironmentMismatchError, match=r"allocator \(not told and not told\)"):
+        compare.runs(first, second)
 
 
 def test_what_was_right_and_is_wrong_now_is_worse_whatever_its_time():
-    (seen,) = compare.runs(stored(1.0), stored(1.0, status="wrong-value"))
+    (seen,) = compare.runs(stored(workers(1.0)), stored(workers(0.5), status="wrong-value"))
     assert (seen.outcome, seen.reason) == (Outcome.WORSE, "passed before, now wrong-value")
 
 
 def test_what_is_not_there_any_more_is_inconclusive_and_what_never_passed_is_left_out():
-    gone = stored(1.0)
-    gone = Run(gone.path, gone.id, gone.info, gone.cells.iloc[:0], gone.verdicts)
-    (seen,) = compare.runs(stored(1.0), gone)
+    right = stored(workers(1.0))
+    gone = Run(right.path, right.id, right.info, right.cells.iloc[:0], right.verdicts)
+    (seen,) = compare.runs(right, gone)
     assert (seen.outcome, seen.reason) == (Outcome.INCONCLUSIVE, "passed before, now absent")
-    assert compare.runs(stored(1.0, status="unsupported"), stored(1.0)) == []
-
-
-def test_an_interval_without_an_end_is_inconclusive():
-    (seen,) = compare.runs(stored(1.0), stored(1.0, width=math.inf))
-    assert seen.outcome is Outcome.INCONCLUSIVE
+    assert compare.runs(stored(None, status="unsupported"), right) == []

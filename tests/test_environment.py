@@ -22,6 +22,15 @@ def test_unlike_settings_are_named_with_both_values():
     assert environment.differences(one, {**one, "threads": 2, "kernel": "other"}) == {"threads": (1, 2)}
 
 
+def test_every_setting_that_a_comparison_needs_is_described_and_one_that_is_missing_forbids_it():
+    one = environment.describe(environment.Conditions())
+    assert set(environment.COMPARABLE) <= set(one)
+    assert environment.differences({}, {}).keys() == set(environment.COMPARABLE)
+    assert environment.differences(one, {**one, "pinned": False}) == {"pinned": (True, False)}
+    less = {key: value for key, value in one.items() if key != "cpu"}
+    assert environment.differences(one, less) == {"cpu": (one["cpu"], "not told")}
+
+
 def test_an_absent_package_is_absent():
     assert environment.version("no-such-distribution-anywhere") == "absent"
 

@@ -18,7 +18,7 @@ LAYERS = [
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
     *("statistics", "limits", "environment", "results"),
-    *("worker", "templates", "workers", "registry"),
+    *("worker", "templates", "workers", "registry", "revisions"),
     *(
         "examining",
         "offers",

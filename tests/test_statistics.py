@@ -100,3 +100,72 @@ def test_looks_fall_due_at_their_shares_and_once():
     assert statistics.next_look(0.07, 0) == 1
     assert statistics.next_look(0.07, 1) is None
     assert statistics.next_look(2.0, 1) == 5
+
+
+PROBABILITIES = st.lists(st.floats(0, 1), max_size=30)
+
+
+@given(PROBABILITIES)
+def test_holm_keeps_the_order_and_never_makes_a_p_value_smaller_or_more_than_one(p: list[float]):
+    adjusted = statistics.holm(p)
+    assert all(one <= other <= 1 for one, other in zip(p, adjusted, strict=True))
+    ordered = [adjusted[place] for place in sorted(range(len(p)), key=p.__getitem__)]
+    assert ordered == sorted(ordered)
+
+
+@given(PROBABILITIES, st.randoms())
+def test_holm_does_not_care_in_which_order_tests_come(p: list[float], order):
+    places = order.sample(range(len(p)), len(p))
+    assert statistics.holm([p[place] for place in places]) == [statistics.holm(p)[place] for place in places]
+
+
+def test_holm_steps_down_where_bonferroni_does_not():
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([0.2]) == [0.2]
+
+
+LOGS = st.lists(st.floats(-1, 1), min_size=2, max_size=6).filter(lambda logs: np.std(logs) > 1e-6).map(np.array)
+
+
+@given(LOGS, LOGS)
+def test_one_cell_is_tested_by_welch(first, second):
+    (seen,) = statistics.shifts([(first, second)])
+    welch = stats.ttest_ind(second, first, equal_var=False)
+    ends = welch.confidence_interval(0.95)
+    assert seen.p == pytest.approx(welch.pvalue)
+    assert np.log([seen.interval.low, seen.interval.high]) == pytest.approx([ends.low, ends.high])
+
+
+@given(st.lists(st.tuples(LOGS, LOGS), min_size=1, max_size=5))
+def test_runs_the_other_way_round_shift_the_other_way(pairs):
+    forth, back = (statistics.shifts([pair[::step] for pair in pairs]) for step in (1, -1))
+    for one, other in zip(forth, back, strict=True):
+        assert one.p == pytest.approx(other.p)
+        assert one.interval.low * other.interval.high == pytest.approx(1)
+
+
+def test_the_spread_of_many_cells_is_told_to_each():
+    source = np.random.default_rng(0)
+    pairs = [tuple(source.normal(scale=0.01, size=(2, 3))) for _ in range(50)]
+    together = [shift.interval.half_width for shift in statistics.shifts(pairs)]
+    alone = [statistics.shifts([pair])[0].interval.half_width for pair in pairs]
+    assert np.median(together) < np.median(alone)
+    assert np.ptp(together) < np.ptp(alone) / 5
+
+
+def test_hundreds_of_cells_raise_no_false_alarm_and_hide_no_ten_percent():
+    source = np.random.default_rng(1)
+    spreads = source.uniform(0.01, 0.02, 100)
+    first, second = source.normal(size=(2, 100, 3)) * spreads[:, None]
+    still = statistics.holm([shift.p for shift in statistics.shifts(list(zip(first, second, strict=True)))])
+    moved = statistics.shifts(list(zip(first, second + np.log(1.1), strict=True)))
+    assert np.mean(np.array(still) < 0.05) <= 0.01
+    assert np.mean(np.array(statistics.holm([shift.p for shift in moved])) < 0.05) >= 0.95
+
+
+def test_workers_that_agree_to_the_last_digit_are_no_division_by_zero():
+    same = np.zeros(3)
+    assert statistics.shifts([]) == []
+    (seen,) = statistics.shifts([(same, same)])
+    assert (seen.p, seen.interval.ratio) == (1.0, 1.0)
+    assert statistics.shifts([(same, same + 0.1), (same, np.array([0.0, 0.1, 0.2]))])[0].p < 0.05

@@ -193,19 +193,31 @@ def report(run: str, output: str | None, results: str, json_file: str | None) ->
 @options.results_option
 @options.json_option
 def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int:  # noqa: ANN401 - click's options
-    """Compare two runs, or two implementations (registry names, FILE.py:NAME, package.module:NAME): is SECOND worse?
+    """Is SECOND slower than FIRST? Both are stored runs, or both are implementations.
 
     \b
-    Example: xentbench compare f-cross-entropy my_loss.py:cross_entropy
-             xentbench compare 20261122T101500Z-1a2b latest
+    A run is a folder, an id, or latest. An implementation is a registry name or
+      FILE.py:NAME      package.module:NAME       as they are now
+      REV:FILE.py:NAME  REV:package.module:NAME   as they were in a git revision,
+                                                  checked out for the time being
+
+    Runs are compared by their ratios to F.cross_entropy, in like environments only; implementations duel in one
+    process, which tells more. What was right in FIRST and is wrong in SECOND is worse.
+
+    \b
+    Example: xentbench compare 20261122T101500Z-1a2b latest
+             xentbench compare f-cross-entropy my_loss.py:cross_entropy
+             xentbench compare main:my_loss.py:cross_entropy my_loss.py:cross_entropy
+             xentbench compare v1.2:my_package.losses:fused HEAD~1:my_package.losses:fused
     """  # noqa: D301
     from xentbench import running, showing
 
     options.check_json(how["json_file"])
     differences = running.compare(first, second, asked, how)
     if how["json_file"] != STDOUT:
-        showing.differences(differences)
-    options.write_json(how["json_file"], {"differences": [showing.difference(entry) for entry in differences]})
+        showing.differences(differences, first, second)
+    told = [showing.difference(entry) for entry in differences]
+    options.write_json(how["json_file"], {"first": first, "second": second, "differences": told})
     return showing.comparison_exit(differences, inconclusive_passes=how["inconclusive"] == "pass")
 
 

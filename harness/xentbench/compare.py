@@ -6,13 +6,15 @@ implementations that can both be loaded duel directly, in one process, which is 
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import environment, timing
+import numpy as np
+
+from xentbench import environment, statistics, timing
 from xentbench.crews import Crew, Examinee
 from xentbench.lanes import Lane
 from xentbench.measured import Regime
@@ -28,15 +30,34 @@ if TYPE_CHECKING:
     from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.spec import Description, Phase, Problem
+    from xentbench.statistics import Floats, Shift
     from xentbench.sweep import Watch
 
+ALARM: Final = 0.05
+"""Two runs of identical code are called different anywhere with about this probability (Holm over their cells)."""
+LEAST: Final = 2
+"""Fewest workers of a run whose spread says anything."""
 RUN_MARGIN: Final = 0.02
-"""Between two runs a difference counts beyond this and outside its interval; identical code crosses it in 1-5 %."""
+"""Between two runs a difference counts beyond this, and twice this bounds `same`: the ratio of unlike code to its
+baseline wanders by 1 to 4 % between processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One cell of a comparison: time of the second over the first, with its interval."""
+    """One cell of a comparison: time of the second over the first, with its interval.
+
+    Attributes:
+        implementation: name of the second one.
+        problem: canonical key.
+        phase: that was timed.
+        outcome: what became of it.
+        ratio: estimate, None where nothing was measured.
+        ratio_low: lower end of its 95 % interval, of this cell by itself.
+        ratio_high: upper end.
+        adjusted_p: of two runs, the p-value after Holm's adjustment over all their cells.
+        reason: what qualifies the outcome.
+        unlike: settings in which the environments of the two runs differ; empty unless that was forced.
+    """
 
     implementation: str
     problem: str
@@ -45,14 +66,17 @@ class Difference:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    adjusted_p: float | None = None
     reason: str = ""
+    unlike: tuple[str, ...] = ()
 
 
 def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
-    """Compare the cells that two runs share.
+    """Compare the cells that two runs share: shift of the workers' mean log ratios, Holm over all cells.
 
     Raises:
-        EnvironmentMismatchError: they ran in unlike environments (the message names the keys), without `force`.
+        EnvironmentMismatchError: they ran in unlike environments, or one does not tell (the message names the keys),
+            without `force`.
     """
     unlike = environment.differences(first.info.get("environment", {}), second.info.get("environment", {}))
     if unlike and not force:
@@ -60,42 +84,63 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
         msg = f"the runs are not comparable: they differ in {told}; --force compares them all the same"
         raise EnvironmentMismatchError(msg)
     keys = ["implementation", "problem", "phase"]
-    both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"), how="outer", sort=False)
-    differences = [_difference(cell) for cell in both.to_dict("records")]
-    return [difference for difference in differences if difference is not None]
+    both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"), how="outer", sort=False).to_dict("records")
+    passed = [cell for cell in both if cell["status_1"] == Status.PASSED]
+    timed = {place: pair for place, cell in enumerate(passed) if (pair := _pair(cell)) is not None}
+    shifts = statistics.shifts(list(timed.values()))
+    adjusted = statistics.holm([shift.p for shift in shifts])
+    shifted = dict(zip(timed, zip(shifts, adjusted, strict=True), strict=True))
+    found = [
+        _shifted(cell, *shifted[place]) if place in shifted else _unshifted(cell) for place, cell in enumerate(passed)
+    ]
+    return [dataclasses.replace(difference, unlike=tuple(unlike)) for difference in found]
 
 
-def _difference(cell: dict[Any, Any]) -> Difference | None:
-    """Subtract log ratios; the half-widths of two independent runs add in quadrature.
-
-    What was right and is wrong now is worse, whatever its time; None where neither run timed the cell.
-    """
-    names = (str(cell["implementation"]), str(cell["problem"]), str(cell["phase"]))
-    before, after = cell["status_1"], cell["status_2"]
-    if before == Status.PASSED != after:
-        gone = after not in set(Status) or not Status(after).is_wrong
-        outcome = Outcome.INCONCLUSIVE if gone else Outcome.WORSE
-        return Difference(
-            *names, outcome, reason=f"passed before, now {'absent' if after not in set(Status) else after}"
-        )
-    if before != Status.PASSED:
+def _pair(cell: dict[Any, Any]) -> tuple[Floats, Floats] | None:
+    """Return the workers' log ratios in both runs, where each has two or more by the same clock, else None."""
+    first, second = _logs(cell)
+    if cell["status_2"] != Status.PASSED or cell["clock_1"] != cell["clock_2"] or min(len(first), len(second)) < LEAST:
         return None
-    ends = [[cell[f"{name}_{run}"] for name in ("ratio", "ratio_low", "ratio_high")] for run in (1, 2)]
-    if any(value is None or not value > 0 for end in ends for value in end):
-        return Difference(*names, Outcome.INCONCLUSIVE, reason="an interval has no end")
-    shift = math.log(ends[1][0]) - math.log(ends[0][0])
-    reach = math.hypot(*((math.log(high) - math.log(low)) / 2 for _, low, high in ends))
-    outcome, reason = _outcome(shift, reach)
-    low, middle, high = (math.exp(shift + by) for by in (-reach, 0.0, reach))
-    return Difference(*names, outcome, ratio=middle, ratio_low=low, ratio_high=high, reason=reason)
+    return np.array(first, dtype=np.float64), np.array(second, dtype=np.float64)
 
 
-def _outcome(shift: float, reach: float) -> tuple[Outcome, str]:
-    if abs(shift) > max(reach, RUN_MARGIN):
-        return (Outcome.WORSE if shift > 0 else Outcome.BETTER), ""
-    if abs(shift) + reach <= 2 * RUN_MARGIN:
-        return Outcome.SAME, ""
-    return Outcome.INCONCLUSIVE, f"difference {shift:+.1%} ± {reach:.1%}"
+def _logs(cell: dict[Any, Any]) -> list[list[float]]:
+    """Return the workers' log ratios in the first and in the second run, none where they were not kept."""
+    kept = [cell[f"worker_log_ratios_{run}"] for run in (1, 2)]
+    return [one if isinstance(one, list) else [] for one in kept]
+
+
+def _unshifted(cell: dict[Any, Any]) -> Difference:
+    """Return the end of a cell that passed in the first run and cannot be compared: wrong now is worse."""
+    after = cell["status_2"]
+    if after == Status.PASSED:
+        return Difference(*_names(cell), Outcome.INCONCLUSIVE, reason=_why_not(cell))
+    known = after in set(Status)
+    outcome = Outcome.WORSE if known and Status(after).is_wrong else Outcome.INCONCLUSIVE
+    return Difference(*_names(cell), outcome, reason=f"passed before, now {after if known else 'absent'}")
+
+
+def _why_not(cell: dict[Any, Any]) -> str:
+    """Return the reason why a cell that passed in both runs is not compared."""
+    if not all(_logs(cell)):
+        return "a run without ratios by worker: measure it again"
+    if cell["clock_1"] != cell["clock_2"]:
+        return f"timed by {cell['clock_1']} before, by {cell['clock_2']} now"
+    return "one worker a run allows no claim across runs"
+
+
+def _shifted(cell: dict[Any, Any], shift: Shift, adjusted_p: float) -> Difference:
+    seen, near = shift.interval, 1 + 2 * RUN_MARGIN
+    outcome, reason = Outcome.INCONCLUSIVE, f"half-width: ±{seen.half_width:.1%}, p = {adjusted_p:.2g} over all cells"
+    if adjusted_p < ALARM and not 1 / (1 + RUN_MARGIN) <= seen.ratio <= 1 + RUN_MARGIN:
+        outcome, reason = (Outcome.WORSE if seen.ratio > 1 else Outcome.BETTER), ""
+    elif 1 / near <= seen.low and seen.high <= near:
+        outcome, reason = Outcome.SAME, ""
+    return Difference(*_names(cell), outcome, seen.ratio, seen.low, seen.high, adjusted_p, reason)
+
+
+def _names(cell: dict[Any, Any]) -> tuple[str, str, str]:
+    return str(cell["implementation"]), str(cell["problem"]), str(cell["phase"])
 
 
 def implementations(first: Description, second: Description, plan: Plan, watch: Watch) -> list[Difference]:
@@ -115,13 +160,11 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
             wrong = _wrong((one, other), questions, problem, plan.phases)
             crew.start()
             error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
+            ended = wrong or (error and (Outcome.INCONCLUSIVE, str(error)))
             for phase in plan.phases:
-                reason = wrong or (str(error) if error else "")
-                # A second one that is not right is worse than any time; without a right first one nothing can be said.
-                outcome = Outcome.WORSE if wrong.startswith(f"{second.name}:") else Outcome.INCONCLUSIVE
                 differences.append(
-                    Difference(second.name, problem.key, phase, outcome, reason=reason)
-                    if reason
+                    Difference(second.shown, problem.key, phase, ended[0], reason=ended[1])
+                    if ended
                     else _duel(crew, problem, phase, plan, order)
                 )
                 watch.step(f"{problem.label}, {phase}")
@@ -129,13 +172,18 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
     return differences
 
 
-def _wrong(pair: Sequence[Examinee], questions: Questions, problem: Problem, phases: Sequence[Phase]) -> str:
-    """Return why one of the two cannot be timed on this problem, or nothing."""
-    for examinee in pair:
+def _wrong(
+    pair: Sequence[Examinee], questions: Questions, problem: Problem, phases: Sequence[Phase]
+) -> tuple[Outcome, str] | None:
+    """Return how the cells of this problem end where one of the two cannot be timed on it, else None.
+
+    A second one that is not right is worse than any time; without a right first one nothing can be said.
+    """
+    for examinee, outcome in zip(pair, (Outcome.INCONCLUSIVE, Outcome.WORSE), strict=True):
         verdict = examinee.examine(questions(problem), phases, measure_memory=False).verdict
         if verdict.status is not Status.PASSED:
-            return f"{examinee.entry.name}: {verdict.status}, {verdict.reason}"
-    return ""
+            return outcome, f"{examinee.entry.shown}: {verdict.status}, {verdict.reason}"
+    return None
 
 
 def _duel(crew: Crew, problem: Problem, phase: Phase, plan: Plan, order: random.Random) -> Difference:
@@ -146,6 +194,5 @@ def _duel(crew: Crew, problem: Problem, phase: Phase, plan: Plan, order: random.
     outcome = {Comparison.FASTER: Outcome.BETTER, Comparison.SLOWER: Outcome.WORSE, Comparison.SAME: Outcome.SAME}.get(
         seen.verdict or Comparison.INCONCLUSIVE, Outcome.INCONCLUSIVE
     )
-    return Difference(
-        crew.entry.name, problem.key, phase, outcome, seen.ratio, seen.ratio_low, seen.ratio_high, seen.reason
-    )
+    ends = (seen.ratio, seen.ratio_low, seen.ratio_high)
+    return Difference(crew.entry.shown, problem.key, phase, outcome, *ends, reason=seen.reason)

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMPARABLE: Final = (
-    *("torch", "device", "cpu", "cpu_capability", "cores"),
+    *("torch", "device", "device_model", "cpu", "cpu_capability", "cores"),
     *("threads", "pinned", "allocator", "cache", "flush_denormal"),
 )
 """Settings that must be equal before ratios of two runs are compared."""
+UNTOLD: Final = "not told"
 PACKAGES: Final = ("torch", "numpy", "scipy", "xentbench")
 
 
@@ -64,6 +65,7 @@ def describe(conditions: Conditions, device: str = "cpu") -> dict[str, Any]:
         "memory_bytes": memory_bytes("MemTotal"),
         "compiler": "found" if shutil.which(os.environ.get("CXX", "g++")) else "none",
         "device": device,
+        "device_model": ", ".join(map(device_model, device.split(","))),
         **dataclasses.asdict(conditions),
     }
     return record
@@ -129,6 +131,15 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
+def device_model(device: str) -> str:
+    """Return the name of a device such as `cpu` or `cuda:1`, as its driver gives it; else the device's own."""
+    if not device.startswith("cuda"):
+        return cpu_model() if device == "cpu" else device
+    import torch  # noqa: PLC0415 - only where there is an accelerator to ask
+
+    return str(torch.cuda.get_device_name(device))
+
+
 def memory_bytes(field: str) -> int:
     """Return a field of `/proc/meminfo` such as `MemAvailable`, in bytes; 0 where the system does not tell."""
     for line in _read("/proc/meminfo").splitlines():
@@ -146,8 +157,9 @@ def available_bytes() -> int:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that forbid a comparison: name to the two values."""
-    return {key: (one.get(key), other.get(key)) for key in COMPARABLE if one.get(key) != other.get(key)}
+    """Return the settings that forbid a comparison, name to the two values: unlike ones, and what either leaves out."""
+    told = {key: (one.get(key, UNTOLD), other.get(key, UNTOLD)) for key in COMPARABLE}
+    return {key: pair for key, pair in told.items() if UNTOLD in pair or pair[0] != pair[1]}
 
 
 def _read(path: str) -> str:

@@ -114,18 +114,23 @@ def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:
 
 
 def chosen(
-    names: Sequence[str], globs: Sequence[str], plugins: Sequence[str], keys: Sequence[str]
+    names: Sequence[str],
+    globs: Sequence[str],
+    plugins: Sequence[str],
+    keys: Sequence[str],
+    given: Sequence[Source] = (),
 ) -> list[Description]:
     """Return the implementations asked for, described by workers: `FILE.py:NAME`, `package.module:NAME` or globs.
 
-    Callables named by hand are described alone; only globs, plugins, or nothing at all, need the whole registry.
+    Callables named by hand (`given` among them) are described alone; only globs, plugins, or nothing at all, need the
+    whole registry.
 
     Raises:
         UsageError: nothing of that name, or a source named by hand that cannot be loaded.
     """
     from xentbench import registry  # noqa: PLC0415 - reads the installed distributions
 
-    objects = [registry.object_source(name) for name in names if ":" in name]
+    objects = [*(registry.object_source(name) for name in names if ":" in name), *given]
     patterns = [name for name in names if ":" not in name] + list(globs)
     registered = registry.sources(plugins) if patterns or plugins or not objects else []
     found = registry.discover([*registered, *objects], keys, describe)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xentbench import compare as comparing
-from xentbench import console, environment, options, planning, report, results, sweep, twins
+from xentbench import console, environment, options, planning, report, results, revisions, sweep, twins
 from xentbench.spec import CROSS_ENTROPY, Status, UsageError
 from xentbench.worker.clock import Clock
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xentbench.compare import Difference
     from xentbench.planning import Plan
     from xentbench.results import Journal, Run
+    from xentbench.spec import Source
     from xentbench.sweep import Watch
     from xentbench.twins import Trial
 
@@ -115,7 +116,7 @@ def is_wrong(run: Run) -> bool:
 
 
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
-    """Compare two runs where both names are runs, else two implementations.
+    """Compare two runs where both names are runs, else two implementations, each of any revision.
 
     Raises:
         UsageError: neither.
@@ -129,10 +130,22 @@ def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str,
     if any(stored):
         msg = f"compare expected two runs or two implementations, got one of each: {first!r} and {second!r}"
         raise UsageError(msg)
+    with revisions.Checkouts() as checkouts:
+        given = [checkouts.source(name) if revisions.is_spelled(name) else None for name in (first, second)]
+        return _duel((first, second), given, asked, how)
+
+
+def _duel(
+    names: Sequence[str], given: Sequence[Source | None], asked: Mapping[str, Any], how: Mapping[str, Any]
+) -> list[Difference]:
+    """Compare two implementations by name, or by the source of one in a revision."""
     phases = options.phases(how["phase_names"])
     posed = planning.pose(options.wanted(asked, "smoke"), asked["logits_file"])
     keys = [problem.key for problem in posed.problems]
-    pair = [options.chosen([name], [], [], keys) for name in (first, second)]
+    pair = [
+        options.chosen([] if source else [name], [], [], keys, [source] if source else [])
+        for name, source in zip(names, given, strict=True)
+    ]
     if any(len(entries) != 1 for entries in pair):
         msg = f"compare expected one implementation a side, got {[len(entries) for entries in pair]}: give exact names"
         raise UsageError(msg)

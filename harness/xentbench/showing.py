@@ -149,17 +149,20 @@ def bench(run: Run, folder: Path | None = None) -> None:
     out.print(f"report: {printable(str((folder or run.path) / 'report.html'))}", soft_wrap=True)
 
 
-def differences(found: Sequence[Difference]) -> None:
+def differences(found: Sequence[Difference], first: str, second: str) -> None:
     """Print the table of `compare`."""
+    out = _out()
+    out.print(printable(f"first: {first}, second: {second}"), soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("implementation", "problem", "phase", "time of second over first", "outcome", "reason"):
         table.add_column(title, overflow="fold")
     for entry in found:
         shown = "" if entry.ratio is None else f"{entry.ratio:.3f} [{entry.ratio_low:.3f}, {entry.ratio_high:.3f}]"
         problem = entry.problem.partition(":")[2]
-        row = (entry.implementation, problem, entry.phase, shown, entry.outcome, entry.reason)
-        table.add_row(*map(printable, row))
-    _out().print(table)
+        forced = f"unlike environments: {', '.join(entry.unlike)}" if entry.unlike else ""
+        reason = "; ".join(filter(None, (forced, entry.reason)))
+        table.add_row(*map(printable, (entry.implementation, problem, entry.phase, shown, entry.outcome, reason)))
+    out.print(table)
 
 
 def difference(entry: Difference) -> dict[str, Any]:

@@ -148,11 +148,13 @@ class Source:
             `object` (one callable, decorated or not).
         where: module name, entry-point value, absolute path, or `PATH.py:NAME` / `package.module:NAME`.
         paths: folders put in front of `sys.path` before it is loaded.
+        revision: of git, as it was spelled, that the paths are a checkout of; empty for what is there now.
     """
 
     kind: str
     where: str
     paths: tuple[str, ...] = ()
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,11 @@ class Description:
     work: WorkContract = WorkContract()
     refusals: dict[str, str] = field(default_factory=dict)
     offered: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The name for people: with its revision, if it has one."""
+        return f"{self.name}@{self.source.revision}" if self.source.revision else self.name
 
     @classmethod
     def read(cls, source: Source, told: Mapping[str, Any]) -> Description:

@@ -95,6 +95,7 @@ def _parts(source: Source) -> Iterator[tuple[str, str, Any]]:
     named = source.kind != "file" and ":" in source.where  # a file's folder may hold a colon of its own
     place, _, attribute = source.where.rpartition(":") if named else (source.where, "", "")
     origin = os.path.basename(place) if place.endswith(".py") else place  # noqa: PTH119 - text, not a path to open
+    origin += f" in {source.revision}" if source.revision else ""
     name = attribute or Path(place).stem
     importer = _file_importer(place) if place.endswith(".py") else _importer(place)
     yield origin, name, (lambda: _attribute(importer(), attribute, place)) if attribute else importer
@@ -107,6 +108,8 @@ def _importer(module: str) -> Any:  # noqa: ANN401 - a thunk
 def _file_importer(path: str) -> Any:  # noqa: ANN401 - a thunk
     def run() -> ModuleType:
         name = f"xentbench_plugin_{Path(path).stem}"
+        while name in sys.modules:  # another version of this file, in a direct duel
+            name += "_"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             msg = f"{path} is no Python file"

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from xentbench import inputs as tensors
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
-from xentbench.worker import calls, compiled, loading, memory, wire
+from xentbench.worker import calls, compiled, loading, memory, versions, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
@@ -70,12 +70,32 @@ class Session:
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(record["flush_denormal"])
         pay_for_imports()
-        self.loss, self.wraps = _pick(record["source"], record["name"]), record["compile"]
+        self.wraps = record["compile"]
         if "baseline" in record:
-            self.baseline = _pick(record["baseline"]["source"], record["baseline"]["name"])
+            self._load_both(record)
+        else:
+            self.loss = _pick(record["source"], record["name"])
         gc.collect()
         gc.freeze()
         return {"threads": torch.get_num_threads()}, {}
+
+    def _load_both(self, record: Record) -> None:
+        """Load two implementations that may be two versions of one: unless they share folders, each has its modules."""
+        address = record["baseline"]
+        sides = versions.Sides() if address["source"]["paths"] != record["source"]["paths"] else None
+        self.loss = _pick(record["source"], record["name"])
+        if sides:
+            sides.turn()
+        self.baseline = _pick(address["source"], address["name"])
+        if sides is None:
+            return
+        if not (self.wraps or self.loss.compiles or self.baseline.compiles):
+            sides.follow_imports()
+        elif clashes := sides.clashes():
+            msg = (
+                f"both sides have a module {min(clashes)!r}, and torch.compile finds modules by name: compare two runs"
+            )
+            raise ImportError(msg)
 
     def set_up(self, record: Record, given: Tensors) -> tuple[Record, Tensors]:
         """Take a problem and pay, once and timed apart, for what its first calls build: every phase is called once."""
