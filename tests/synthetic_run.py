@@ -121,7 +121,10 @@ def _cell(random: np.random.Generator, called: str, name: str, problem: Problem,
         "minor_faults": 0.0,
         "peak_bytes": float(int(minimum * memory) + 64),
         "minimum_bytes": float(minimum),
-        "floor_s": 2 * problem.logits_bytes / BANDWIDTH * PHASES[phase] + 1e-7,
+        "floor_s": (floor_s := 2 * problem.logits_bytes / BANDWIDTH * PHASES[phase] + 1e-7),
+        "limit_s": (limit_s := max(floor_s, 0.0 if phase is Phase.BACKWARD else problem.elements * 2e-10)),
+        "limit_by": "exp" if limit_s > floor_s else "bytes",
+        "reached_ratio": limit_s / latency,
         "setup_s": setup * random.lognormal(0, 0.1),
     }
 
@@ -178,6 +181,13 @@ def _info(names: list[str], grid: str) -> dict[str, Any]:
             | {"reference": "https://example.org/paper" if place % 3 == 0 else "textbook, chapter 3"}
             for place, name in enumerate(names)
         ],
+        "machine": {
+            "cpu": {
+                "read_bytes_per_s": {"65536": 148e9, "16777216": 30e9},
+                "copy_bytes_per_s": {"65536": 90e9, "16777216": None},
+                "exp_per_s": {"float32": 6.4e9},
+            }
+        },
         "environment": {
             "torch": "2.13.0+cpu",
             "python": "3.11.2",

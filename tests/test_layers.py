@@ -17,7 +17,7 @@ LAYERS = [
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
-    *("statistics", "limits", "environment", "results"),
+    *("statistics", "machine", "limits", "environment", "results"),
     *("worker", "templates", "workers", "registry", "revisions"),
     *(
         "examining",

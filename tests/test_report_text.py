@@ -81,6 +81,14 @@ def test_times_shows_about_three_digits(value: float, expected: str) -> None:
     assert text.times(value) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0042, "0.4 %"), (0.0996, "10 %"), (0.34, "34 %"), (1.6, "160 %"), (0.0, "0.0 %"), (3e-4, "<0.1 %"), (None, "")],
+)
+def test_percent_shows_a_decimal_where_there_is_one_digit(value: float | None, expected: str) -> None:
+    assert text.percent(value) == expected
+
+
 def test_bytes_below_a_kilobyte_are_whole() -> None:
     assert text.count_bytes(36.0) == "36 B"
     assert text.count_bytes(4.096e6) == "4.10 MB"

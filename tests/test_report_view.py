@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from synthetic_run import SyntheticRun, make_run
 
 from xentbench.report.view import MISSING, View, is_wrong
@@ -73,3 +74,18 @@ def test_a_status_that_nobody_knows_counts_as_wrong() -> None:
     assert is_wrong("exploded")
     assert is_wrong("wrong-value")
     assert not any(map(is_wrong, ("passed", "unsupported", "skipped", MISSING, "")))
+
+
+def test_what_the_machine_was_seen_to_do_is_told_with_units() -> None:
+    told = View.of(make_run("smoke")).machine()
+    assert told["cpu reads"] == "148 GB/s at 65.5 kB, 30.0 GB/s at 16.8 MB"
+    assert told["cpu copies"] == "90.0 GB/s at 65.5 kB"
+    assert told["cpu exponentiates"] == "6.40 G/s float32"
+
+
+@pytest.mark.parametrize(
+    "machine", [None, [], {"cpu": None}, {"cpu": {"exp_per_s": 3}}, {"cpu": {"exp_per_s": {"\x1b[2J": "fast"}}}]
+)
+def test_a_machine_of_another_shape_is_left_out(machine: object) -> None:
+    run = make_run("smoke")
+    assert View.of(replace(run, info={**run.info, "machine": machine})).machine() == {}

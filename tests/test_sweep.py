@@ -6,6 +6,8 @@ import pytest
 from worker_fixtures import ONE_GOOD, plugin
 
 from xentbench import planning, results, sweep, workers
+from xentbench.limits import Survey
+from xentbench.machine import Machine
 from xentbench.measured import Measured
 from xentbench.spec import Comparison, Phase, Problem, Source, Status
 
@@ -48,7 +50,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
     plan = planning.make(posed, entries, list(Phase), planning.Preset(30.0, 1, 0.01), seed=3)
     journal, watch = results.create(folder / "runs"), Looking()
     journal.head({"run": journal.run})
-    sweep.Sweep(plan, journal, watch).run()
+    # A machine so slow that every real time is below its floor.
+    slow = Machine({2**16: 1.0}, {2**16: 1.0}, {"float32": 1.0})
+    sweep.Sweep(plan, journal, watch, survey=Survey(lambda *_: slow)).run()
     return results.read(journal.folder), watch, journal
 
 
@@ -143,3 +147,14 @@ def test_who_makes_its_gradient_in_forward_is_compared_by_the_sum_alone(tmp_path
         assert "compared by forward+backward" in sweep.split(entry, phase, seen)["reason"]
     assert sweep.split(entry, Phase.FORWARD_BACKWARD, seen) == sweep.split(entry, Phase.FORWARD_NO_GRAD, seen) == {}
     assert sweep.split(entry, Phase.FORWARD, Measured(Status.RAISED)) == {}
+
+
+def test_a_time_below_the_floor_is_flagged_and_every_time_stands_beside_its_limit(swept):
+    cells = swept[0].cells
+    timed = cells[cells["latency_s"].notna()]
+    assert timed["labels"].str.contains("below-floor").all()
+    backward = timed["phase"] == "backward"
+    assert set(timed.loc[backward, "limit_by"]) == {"bytes"}
+    plain = timed[(timed["phase"] == "forward") & (timed["num_classes"] == 10)]
+    assert set(plain["floor_s"]) == {8 * 10 * 4 + 8 * 8 + 4}
+    assert (timed["reached_ratio"] * timed["latency_s"]).to_numpy() == pytest.approx(timed["limit_s"].to_numpy())

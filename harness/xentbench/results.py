@@ -1,7 +1,7 @@
 """The only reader and writer of results: a folder a run, an append-only journal in it, and the tables read from it.
 
-A run's folder holds `run.json` (plan, environment, seed), `journal.jsonl` (one line a finished cell or verdict),
-`samples.jsonl` (every raw time), and the report that was made from them. A journal line is one JSON object:
+A run's folder holds `run.json` (plan, environment, machine, seed), `journal.jsonl` (one line a finished cell or
+verdict), `samples.jsonl` (every raw time), and the report that was made from them. A journal line is one JSON object:
 `schema`, `run`, `contract`, `kind`, the fields of that kind, and `crc32` over the rest.
 
 Schema history:
@@ -80,7 +80,10 @@ CELL_COLUMNS: Final[Mapping[str, str]] = {
     "cold_reason": "what qualifies the comparison with it",
     "peak_bytes": "peak extra memory of the phase",
     "minimum_bytes": "least possible",
-    "floor_s": "bytes that must be moved over this machine's measured copy bandwidth",
+    "floor_s": "bytes that must be moved, over this machine's best measured bandwidth: no right answer takes less",
+    "limit_s": "the floor, or the time of the least exponentials at this machine's measured rate where it is longer",
+    "limit_by": "which of the two the limit is: bytes or exp",
+    "reached_ratio": "limit over median time: 1 is all that memory and the libraries' exponentials allow",
     "setup_s": "cold set-up (compilation) for this problem, all phases, seconds",
 }
 """The columns that `load` returns, one row a cell (implementation, problem, phase); NaN or None where not measured."""
@@ -108,7 +111,8 @@ VERDICT_COLUMNS: Final = (
 class Run:
     """A run as it was read: `cells` and `verdicts` in plan order, `info` as `run.json` holds it, `damage` as notes.
 
-    `info` has run, contract, preset, seed, started, wall_s, grids, warnings, implementations and environment.
+    `info` has run, contract, preset, seed, started, wall_s, grids, warnings, implementations, environment and machine
+    (by device, what `machine.measure` saw).
     """
 
     path: Path

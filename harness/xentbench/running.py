@@ -29,11 +29,13 @@ def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids
     info = head(plan, journal, preset_name, grids) | {"started": started.isoformat(timespec="seconds")}
     info["clock_trial"] = comparable_trial(results.trial(journal.folder.parent), info["environment"])
     journal.head(info)
+    going = sweep.Sweep(plan, journal, watch)
     try:
-        sweep.Sweep(plan, journal, watch).run()
+        going.run()
     finally:
         # The seed was secret while anything could be asked; it is written when nothing can any more, Ctrl-C included.
-        journal.head(info | {"seed": plan.seed, "wall_s": time.monotonic() - start_s})
+        machine = {device: seen.record() for device, seen in going.survey.machines.items()}
+        journal.head(info | {"seed": plan.seed, "wall_s": time.monotonic() - start_s, "machine": machine})
     run = results.read(journal.folder)
     report.write(run, journal.folder)
     return run

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xentbench import environment, limits
+from xentbench import environment, limits, machine
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.examining import Examined, reproduce
+from xentbench.limits import Survey
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
@@ -63,6 +64,7 @@ class Sweep:
         journal: where finished cells go.
         watch: who looks on.
         now_s: the parent's clock.
+        survey: what the bounds beside every time rest on.
         examined: what the judge found, by implementation and problem key.
     """
 
@@ -70,6 +72,7 @@ class Sweep:
     journal: Journal
     watch: Watch
     now_s: Callable[[], float] = time.monotonic
+    survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -98,6 +101,7 @@ class Sweep:
                 if self._is_late(deadline_s, entries, problem):
                     continue
                 question = questions(problem)
+                self.survey.count(problem, question.inputs)
                 jobs = [
                     pool.submit(examinees[e.name].examine, question, self.plan.phases, measure_memory=True)
                     for e in entries
@@ -120,7 +124,6 @@ class Sweep:
     def _time(self, builds: Path, deadline_s: float) -> None:
         """Time the right ones: problems in random order, in subgroups that the memory allows."""
         order = random.Random(self.plan.seed)  # noqa: S311 - replayable by the run's seed
-        bandwidths = limits.copy_bandwidths()
         right = {problem.key: self._right(problem) for problem in self.plan.asked}
         todo = [problem for problem in self.plan.asked if right[problem.key]]
         cells = sum(len(right[problem.key]) for problem in todo) * len(self.plan.phases)
@@ -134,7 +137,7 @@ class Sweep:
                 for problem in order.sample(todo, len(todo)):
                     ready = [entry for entry in subgroup if entry in right[problem.key]]
                     if ready and not self._is_late(deadline_s, ready, problem):
-                        self._time_problem(squad, ready, problem, order, bandwidths, purse)
+                        self._time_problem(squad, ready, problem, order, purse)
 
     def _time_problem(
         self,
@@ -142,11 +145,11 @@ class Sweep:
         entries: Sequence[Description],
         problem: Problem,
         order: random.Random,
-        bandwidths: Mapping[int, float],
         purse: Purse,
     ) -> None:
         """Set the problem up in every worker, then duel phase by phase."""
         start = self.now_s()
+        self.survey.look(problem)
         ready = self._set_up(squad, entries, problem)
         purse.paid_overhead(self.now_s() - start)
         purse.spare(weight(problem) * (len(entries) - len(ready)) * self._duels * len(self.plan.phases))
@@ -159,7 +162,7 @@ class Sweep:
             budget = Budget(share_s, self.plan.preset.half_width)
             timed = squad.duel({entry.name for entry in ready}, phase, budget, order, self.now_s, regime)
             for entry in ready:
-                self._timed(entry, problem, phase, timed[entry.name], limits.floor_s(problem, phase, bandwidths))
+                self._timed(entry, problem, phase, timed[entry.name])
             purse.paid(weight(problem) * lanes, self.now_s() - start)
             self.watch.left(purse.left_s(self.now_s()) + REPORT_S)
         squad.free()
@@ -181,20 +184,20 @@ class Sweep:
         problem: Problem,
         phase: Phase,
         timed: Timed,
-        floor_s: float,
     ) -> None:
-        seen = timed.measured
+        seen, threads, ahead = timed.measured, self.plan.conditions.threads, entry.work.gradient_in_forward
+        bounds = self.survey.limit(problem, phase, threads=threads, gradient_in_forward=ahead)
         examined = self.examined[entry.name, problem.key]
         labels = list(examined.verdict.labels)
-        labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < floor_s else []
-        labels += ["gradient-in-forward"] if entry.work.gradient_in_forward else []
+        labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
+        labels += ["gradient-in-forward"] if ahead else []
         fields = {
             **cell_fields(entry, problem, phase, seen.status, seen.reason, labels),
             **timed.fields(),
             **split(entry, phase, seen),
             "grade": examined.verdict.grade,
             "peak_bytes": examined.peak_bytes.get(phase),
-            "floor_s": floor_s,
+            **bounds.fields(seen.latency_s),
             "setup_s": examined.setup_s,
         }
         raw = {

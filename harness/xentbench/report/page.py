@@ -16,7 +16,7 @@ from xentbench.report.figures import encode, figures
 from xentbench.report.standing import DECLARED, answer, standings
 from xentbench.report.style import INK, PAPER, RULE, foot
 from xentbench.report.tables import broken_cells, failures
-from xentbench.report.text import SIGNS, count_bytes, digits, interval, plain, seconds, times
+from xentbench.report.text import SIGNS, count_bytes, digits, interval, percent, plain, seconds, times
 from xentbench.report.view import View, is_wrong
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def render(run: RunLike | View, drawn: Mapping[str, str] | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"seconds": seconds, "bytes": count_bytes, "times": times, "digits": digits}
+    environment.filters |= {
+        "seconds": seconds,
+        "bytes": count_bytes,
+        "times": times,
+        "digits": digits,
+        "percent": percent,
+    }
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         **_content(view),
@@ -125,7 +131,7 @@ def _conditions(view: View) -> list[tuple[str, str]]:
         *(("started", plain(info.get("started"))), ("baseline", plain(info.get("baseline")))),
         ("duration", f"{wall:.0f} s" if isinstance(wall, (int, float)) else ""),
     ]
-    facts = view.facts().items()
+    facts = {**view.facts(), **view.machine()}.items()
     sized = [
         (key, count_bytes(float(value)) if key.endswith("_bytes") and value.isdigit() else value)
         for key, value in facts

@@ -9,7 +9,7 @@ import pandas as pd
 from xentbench.report.accuracy import accuracy
 from xentbench.report.screen import terminal
 from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
-from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, digits, seconds, times
+from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, digits, percent, seconds, times
 from xentbench.report.view import NUMBER_COLUMNS, TEXT_COLUMNS, View, is_wrong
 
 if TYPE_CHECKING:
@@ -74,13 +74,14 @@ def _inert_answer(view: View, stands: tuple[Standing, ...]) -> str:
 
 
 def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
-    heads = ["implementation", "grade", "right", *map(code_span, view.problems["name"]), "peak / minimum", "set-up"]
+    heads = ["implementation", "grade", "right", *map(code_span, view.problems["name"])]
+    heads += ["peak / minimum", "limit reached", "set-up"]
     rules = [":--", ":-:", ":-:", *["--:"] * (len(heads) - 3)]
     rows = [
         [
             *(code_span(stand.name), stand.grade, stand.right),
             *(_markdown_entry(entry) for entry in stand.entries.values()),
-            *(times(stand.memory_ratio), seconds(stand.setup_s)),
+            *(times(stand.memory_ratio), percent(stand.reached_ratio), seconds(stand.setup_s)),
         ]
         for stand in stands
     ]

@@ -103,6 +103,15 @@ def times(value: float | None) -> str:
     return f"{value:.{decimals}f}x"
 
 
+def percent(value: float | None) -> str:
+    """Return a share, e.g. `34 %`, with one decimal below 10 %; empty for NaN and None."""
+    if value is None or not math.isfinite(value):
+        return ""
+    if 0 < value < 0.0005:  # noqa: PLR2004 - reads as nothing when rounded
+        return "<0.1 %"
+    return f"{100 * value:.{0 if value >= 0.0995 else 1}f} %"  # noqa: PLR2004 - as it reads when rounded
+
+
 def digits(value: float | None) -> str:
     """Return a bare number to two significant digits; empty for NaN and None."""
     return "" if value is None or not math.isfinite(value) else f"{value:.2g}"

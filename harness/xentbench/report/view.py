@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import pandas as pd
 
-from xentbench.report.text import plain
+from xentbench.report.text import count_bytes, plain, quantity
 from xentbench.spec import Phase, Status
 
 if TYPE_CHECKING:
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS: Final = (
     *("implementation", "problem", "label", "size_label", "dtype", "device", "logits", "reduction"),
-    *("phase", "status", "reason", "labels", "grade", "verdict", "clock", "cold_reason"),
+    *("phase", "status", "reason", "labels", "grade", "verdict", "limit_by", "clock", "cold_reason"),
 )
 NUMBER_COLUMNS: Final = (
     *("batch_size", "num_classes", "elements", "ratio", "ratio_low", "ratio_high"),
     *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "canary_low", "canary_high"),
     *("other_ratio", "other_low", "other_high", "empty_call_s", "baseline_minor_faults"),
     *("cold_ratio", "cold_low", "cold_high", "cold_latency_s", "cold_minor_faults"),
-    *("rounds", "workers", "cpu_share", "minor_faults", "peak_bytes", "minimum_bytes", "floor_s", "setup_s"),
+    *("rounds", "workers", "cpu_share", "minor_faults", "peak_bytes", "minimum_bytes", "floor_s"),
+    *("limit_s", "reached_ratio", "setup_s"),
 )
 PROBLEM_COLUMNS: Final = (
     *("label", "size_label", "dtype", "device", "logits", "reduction", "batch_size", "num_classes", "elements"),
@@ -38,6 +39,10 @@ VERDICT_NUMBERS: Final = ("checks", "bound_ratio", "error_ulp")
 KEYS: Final = ["implementation", "problem", "phase"]
 MISSING: Final = "missing"
 """Shown as the status of a cell that a run should have and has not: never a blank."""
+MACHINE: Final = (
+    *(("read_bytes_per_s", "reads", "B"), ("copy_bytes_per_s", "copies", "B"), ("exp_per_s", "exponentiates", "")),
+)
+"""What a run's info tells of a device, as it is shown, with its unit a second."""
 MISSING_REASON: Final = "no record of this cell: the run ended before it"
 
 
@@ -126,6 +131,17 @@ class View:
         items = environment.items() if isinstance(environment, dict) else ()
         return {plain(key): plain(value) for key, value in items}
 
+    def machine(self) -> dict[str, str]:
+        """Return what each device was seen to do, as texts: bandwidths by working set, rates of exponentials."""
+        told = self.info.get("machine")
+        devices = told.items() if isinstance(told, dict) else ()
+        return {
+            f"{plain(device)} {title}": rates
+            for device, seen in devices
+            for key, title, unit in MACHINE
+            if isinstance(seen, dict) and (rates := _rates(seen.get(key), unit))
+        }
+
     def lines(self, name: str) -> list[str]:
         """Return a list of texts from the run's info, e.g. `warnings`; empty where it is absent."""
         value = self.info.get(name)
@@ -136,6 +152,16 @@ class View:
         listed = self.info.get("implementations")
         records = listed if isinstance(listed, (list, tuple)) else ()
         return [{str(k): plain(v) for k, v in record.items()} for record in records if isinstance(record, dict)]
+
+
+def _rates(rates: object, unit: str) -> str:
+    """Return `105 GB/s at 1.05 MB, …` of `{size or dtype: per second}`; a rate that is no number is left out."""
+    pairs = rates.items() if isinstance(rates, dict) else ()
+    return ", ".join(
+        f"{quantity(rate, unit)}/s {'at ' + count_bytes(float(key)) if str(key).isdigit() else plain(key)}"
+        for key, rate in pairs
+        if isinstance(rate, (int, float))
+    )
 
 
 def is_wrong(status: str) -> bool:
