@@ -78,8 +78,10 @@ CELL_COLUMNS: Final[Mapping[str, str]] = {
     "cold_latency_s": "median time of a call with the default allocator, seconds",
     "cold_minor_faults": "page faults of a typical call with it",
     "cold_reason": "what qualifies the comparison with it",
-    "peak_bytes": "peak extra memory of the phase",
-    "minimum_bytes": "least possible",
+    "peak_bytes": "peak extra memory of the phase, by torch's allocator",
+    "saved_bytes": "what a forward with grad keeps for its backward, less the loss; None for forward-no-grad",
+    "peak_resident_bytes": "growth of the process's resident size at its highest; None below 16 MiB of logits",
+    "minimum_bytes": "least possible peak",
     "floor_s": "bytes that must be moved over this machine's measured copy bandwidth",
     "setup_s": "cold set-up (compilation) for this problem, all phases, seconds",
 }

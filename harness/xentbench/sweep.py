@@ -185,7 +185,8 @@ class Sweep:
     ) -> None:
         seen = timed.measured
         examined = self.examined[entry.name, problem.key]
-        labels = list(examined.verdict.labels)
+        weighed = examined.weighed.get(phase)
+        labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < floor_s else []
         labels += ["gradient-in-forward"] if entry.work.gradient_in_forward else []
         fields = {
@@ -193,7 +194,7 @@ class Sweep:
             **timed.fields(),
             **split(entry, phase, seen),
             "grade": examined.verdict.grade,
-            "peak_bytes": examined.peak_bytes.get(phase),
+            **(weighed.fields() if weighed else {}),
             "floor_s": floor_s,
             "setup_s": examined.setup_s,
         }
