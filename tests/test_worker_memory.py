@@ -176,6 +176,15 @@ def test_what_settles_was_read_twice_in_a_row_and_what_does_not_is_never_underst
     assert seen.peak_bytes == (peaks[done - 1] if is_steady else max(peaks))
 
 
+def test_on_cuda_the_allocator_is_asked_and_the_loss_is_a_whole_block(monkeypatch):
+    held_bytes = {"memory_allocated": iter([10_000, 10_000 + 4096 + 512]), "max_memory_allocated": iter([18_000])}
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _device: None)
+    for name, values in held_bytes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, values=values: next(values))
+    assert memory._window(torch.device("cuda"), lambda: torch.tensor(1.0)) == (8_000, 4096)
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_a_prepared_call_is_one_call_of_its_phase(phase: Phase):
     modes: list[bool] = []
