@@ -48,7 +48,7 @@ def test_an_examinee_that_crashes_ends_one_problem_and_answers_the_next(tmp_path
     assert first.verdict.status is Status.CRASHED
     assert "SIGABRT" in first.verdict.reason
     assert second.verdict.status is Status.PASSED
-    assert second.peak_bytes[Phase.BACKWARD] >= 4 * 3 * 4
+    assert second.weighed[Phase.BACKWARD].peak_bytes >= 4 * 3 * 4
     assert second.setup_s is not None
 
 

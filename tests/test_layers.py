@@ -20,6 +20,7 @@ LAYERS = [
     *("statistics", "machine", "limits", "environment", "results"),
     *("worker", "templates", "workers", "registry", "revisions"),
     *(
+        "weighing",
         "examining",
         "offers",
         "simplifying",

@@ -44,6 +44,22 @@ def test_every_figure_names_phase_run_device_and_torch() -> None:
         assert "torch 2.13.0+cpu" in words
 
 
+def test_memory_shows_what_is_saved_and_what_is_resident_without_stretching_its_axis() -> None:
+    run = make_run("default")
+    here = (run.cells["phase"] == "forward+backward") & (run.cells["num_classes"] == 1000)
+    plain = run.cells.assign(saved_bytes=np.nan, peak_resident_bytes=np.nan)
+    small, large = plain.copy(), plain.copy()
+    small.loc[here, "saved_bytes"] = 0.0
+    large.loc[here, "peak_resident_bytes"] = 100 * plain["peak_bytes"].max()
+    without, with_stems, with_rings = (
+        figures.memory(replace(run, cells=cells)).axes[0] for cells in (plain, small, large)
+    )
+    assert with_stems.get_ylim() == without.get_ylim()
+    assert with_rings.get_ylim()[1] > 10 * without.get_ylim()[1]
+    assert "stems" in " ".join(texts(figures.memory(run)))
+    assert "stems" not in " ".join(texts(figures.memory(make_run("small"))))
+
+
 def test_an_implementation_looks_the_same_everywhere_and_like_no_other() -> None:
     names = tuple(f"entrant-{number}" for number in range(60))
     cells = pd.DataFrame({"implementation": names, "problem": "p", "phase": "forward"})

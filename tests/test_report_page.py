@@ -56,6 +56,13 @@ def test_every_cell_has_a_row_and_the_first_table_links_to_it(default: str) -> N
     assert len(linked) == 13 * 6
 
 
+def test_memory_has_a_table_of_what_was_weighed(default: str) -> None:
+    table = default.partition('id="memory-table"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>\s*<th scope=\"row\">from-scratch</th>.*?</tr>", table, re.DOTALL)
+    assert len(rows) == 6
+    assert any(all(size in row for size in ("4.19 MB", "12.6 MB", "8.39 MB")) for row in rows)
+
+
 def test_ids_are_unique_over_all_figures_and_every_reference_has_its_target(default: str) -> None:
     elements = Elements(default)
     assert elements.tags["svg"] > 5

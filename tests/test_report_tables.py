@@ -67,6 +67,15 @@ def test_csv_has_every_cell_and_no_formula() -> None:
     assert float(rows[0]["latency_s"]) > 0
 
 
+def test_memory_is_told_as_what_was_held_at_once_and_what_was_saved() -> None:
+    rows = [row for row in csv.DictReader(io.StringIO(tables.csv(make_run()))) if "C=8192" in row["problem"]]
+    told = {row["phase"]: row for row in rows if row["implementation"] == "from-scratch"}
+    assert int(told["forward"]["saved_bytes"]) == 2 * 128 * 8192 * 4
+    assert told["forward"]["peak_resident_bytes"] == told["forward-no-grad"]["saved_bytes"] == ""
+    line = next(line for line in tables.markdown(make_run()).splitlines() if line.startswith("| `from-scratch` |"))
+    assert "| 3.20x | 2.00x |" in line
+
+
 def test_markdown_begins_with_the_answer_and_shows_every_cell() -> None:
     lines = tables.markdown(make_run()).partition("## Accuracy")[0].splitlines()
     assert "10 are right on all 6 problems" in lines[2]

@@ -45,7 +45,13 @@ class Examinee:
                 self.worker = Worker(
                     self.environment, template=template(self.environment, compiles=self.entry.compiles)
                 )
-                load(self.worker, self.entry, threads=1, flush_denormal=self.flush_denormal)
+                load(
+                    self.worker,
+                    self.entry,
+                    threads=1,
+                    flush_denormal=self.flush_denormal,
+                    weighed=measure_memory,
+                )
         except WorkerError as error:
             self.worker = None if error.lost else self.worker
             return Examined(Verdict(error.status, reason=error.reason))

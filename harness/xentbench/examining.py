@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, parity
+from xentbench import inputs, parity, weighing
 from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict
 from xentbench.worker import calls, serving
 from xentbench.workers import Worker, WorkerError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xentbench.posing import Question
+    from xentbench.weighing import Weighed
     from xentbench.worker.wire import Record, Tensors
 
 
@@ -38,11 +39,11 @@ OPTIONAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What came of one problem: the verdict, the cold set-up time and the peak bytes of each phase."""
+    """What came of one problem: the verdict, the cold set-up time and what each phase costs in memory."""
 
     verdict: Verdict
     setup_s: float | None = None
-    peak_bytes: Mapping[Phase, int] = field(default_factory=dict)
+    weighed: Mapping[Phase, Weighed] = field(default_factory=dict)
     lost: bool = False
 
 
@@ -62,13 +63,14 @@ def examine(
         setup_s = float(reply["setup_s"])
         reply, answered = worker.ask("answer")
         verdict = parity.judge(question, _answers(reply, answered), declared)
-        peaks = _weigh(worker, phases) if measure_memory and verdict.status is Status.PASSED else {}
+        is_weighed = measure_memory and verdict.status is Status.PASSED
+        weighed = weighing.weigh(worker, question.problem, phases) if is_weighed else {}
     except WorkerError as error:
         return Examined(_without_answer(error, declared, question.problem), setup_s, lost=error.lost)
     except (KeyError, TypeError, ValueError) as error:
         message = f"its answer is not understood: {type(error).__name__} {error}"
         return Examined(_not_answered(WorkerError(Status.FORGED, message)), setup_s)
-    return Examined(verdict, setup_s, peaks)
+    return Examined(verdict, setup_s, weighed)
 
 
 def _called(problem: Problem) -> list[Phase]:
@@ -121,10 +123,6 @@ def _without_answer(error: WorkerError, declared: Description, problem: Problem)
         reason = f"does not offer this form of logits or target: {error.reason}"
         return _not_answered(WorkerError(Status.UNSUPPORTED, reason))
     return _not_answered(error)
-
-
-def _weigh(worker: Worker, phases: Sequence[Phase]) -> dict[Phase, int]:
-    return {phase: int(worker.ask("memory", {"phase": phase})[0]["peak_bytes"]) for phase in phases}
 
 
 def _not_answered(error: WorkerError) -> Verdict:

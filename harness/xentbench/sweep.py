@@ -188,7 +188,8 @@ class Sweep:
         seen, threads, ahead = timed.measured, self.plan.conditions.threads, entry.work.gradient_in_forward
         bounds = self.survey.limit(problem, phase, threads=threads, gradient_in_forward=ahead)
         examined = self.examined[entry.name, problem.key]
-        labels = list(examined.verdict.labels)
+        weighed = examined.weighed.get(phase)
+        labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
         labels += ["gradient-in-forward"] if ahead else []
         fields = {
@@ -196,7 +197,7 @@ class Sweep:
             **timed.fields(),
             **split(entry, phase, seen),
             "grade": examined.verdict.grade,
-            "peak_bytes": examined.peak_bytes.get(phase),
+            **(weighed.fields() if weighed else {}),
             **bounds.fields(seen.latency_s),
             "setup_s": examined.setup_s,
         }

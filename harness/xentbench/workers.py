@@ -35,6 +35,8 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "set-up": 60.0,
     "answer": 60.0,
     "memory": 60.0,
+    "prepare": 60.0,
+    "call": 60.0,
     "begin": 60.0,
     "burst": 60.0,
     "free": 30.0,
@@ -146,6 +148,11 @@ class Worker:
                 raise self._lose(Status.FORGED, f"{verb}: its reply is not of this protocol")
             raise WorkerError(Status(reply["status"]), str(reply.get("reason", "no reason given"))[:2000])
         return reply, answers
+
+    @property
+    def pid(self) -> int:
+        """Number of its process, as its starter knows it."""
+        return self._process.pid
 
     def _expect(self, problem: Problem) -> None:
         """Fit patience, and how many bytes an answer may have, to a problem."""
@@ -300,8 +307,11 @@ def load(
     baseline: Description | None = None,
     *,
     flush_denormal: bool = False,
+    weighed: bool = False,
 ) -> None:
     """Greet a new worker and have it load its one implementation (and, for a direct comparison, another as baseline).
+
+    One that is to be weighed holds its heap such that its resident size can be compared with its allocator's bytes.
 
     Raises:
         WorkerError: it speaks another protocol, or the implementation does not load.
@@ -316,6 +326,7 @@ def load(
         "threads": threads,
         "compile": entry.wrapped,
         "flush_denormal": flush_denormal,
+        "weighed": weighed,
     }
     worker.ask("load", record if baseline is None else {**record, "baseline": _address(baseline)})
 

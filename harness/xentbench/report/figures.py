@@ -94,6 +94,8 @@ def _subtitle(view: View, measure: Measure, phase: str, *, curved: bool) -> str:
     bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are confidence intervals"}.get(
         measure, ""
     )
+    if measure is MEMORY and not curved:
+        bars = "stems down to what is saved for backward, rings: resident"
     without = cells.loc[cells[measure.value].isna(), "status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in without.items() if status != Status.PASSED)
     why = f"{absent} of {len(cells)} cells have no number" + (f" ({told})" if told else "")

@@ -50,6 +50,8 @@ class Measure:
         floor: column of a bound that nothing can beat, or empty.
         floor_label: what that bound is.
         unit: SI unit, or `x` for a factor.
+        within: column of a part of the value, where dots are joined down to it, or empty.
+        beside: column of the value as measured in another way, an open mark where dots are drawn, or empty.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Measure:
     floor: str
     floor_label: str
     unit: str
+    within: str = ""
+    beside: str = ""
 
     def tick(self, value: float, _place: int | None = None) -> str:
         """Return the label of a tick."""
@@ -76,7 +80,7 @@ SPEEDUP: Final = Measure(
 )
 MEMORY: Final = Measure(
     *("memory", "Peak memory", "peak extra memory", "peak_bytes", None),
-    *("minimum_bytes", "analytic minimum", "B"),
+    *("minimum_bytes", "analytic minimum", "B", "saved_bytes", "peak_resident_bytes"),
 )
 
 
@@ -164,6 +168,19 @@ def _points(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, loo
     axes.plot(places, values, color=look.colour, marker=look.marker, markersize=4.5, linestyle=style, linewidth=1.2)
 
 
+def _rings(axes: Axes, values: pd.Series[Any], places: Array, look: Look) -> None:
+    """Draw open marks: around the dots where both ways of measuring agree."""
+    shown = _positive(values.to_numpy(float))
+    axes.plot(places, shown, color=look.colour, marker=look.marker, markersize=8.0, linestyle="none", fillstyle="none")
+
+
+def _stems(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look) -> None:
+    """Join each dot to the part of it that lies below, or to the edge of the axis where that is next to nothing."""
+    parts = np.maximum(rows[measure.within].to_numpy(float), 1e-9)
+    axes.vlines(places, parts, _positive(rows[measure.value].to_numpy(float)), color=look.colour, linewidth=1.1)
+    axes.plot(places, parts, color=look.colour, marker="_", markersize=6, linestyle="none")
+
+
 def _leave_deep_floor_out(axes: Axes, measure: Measure, cells: pd.DataFrame) -> None:
     """Let a time axis end a decade below the fastest call: a floor far beneath tells nothing and flattens all else."""
     lowest = cells[measure.value].min()
@@ -227,9 +244,12 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     axes = figure.subplots()
     centres = np.arange(len(problems), dtype=float)
-    for place, (name, look) in enumerate(styles.items()):
-        beside = centres + (0.0 if len(styles) == 1 else 0.7 * (place / (len(styles) - 1) - 0.5))
-        _points(axes, measure, cells.loc[[(name, key) for key in problems.index]], beside, look, line=False)
+    each = {name: cells.loc[[(name, key) for key in problems.index]] for name in styles}
+    shifts = np.linspace(-0.35, 0.35, len(styles)) if len(styles) > 1 else np.zeros(1)
+    for shift, (name, look) in zip(shifts, styles.items(), strict=False):
+        _points(axes, measure, each[name], centres + shift, look, line=False)
+        if measure.beside:
+            _rings(axes, each[name][measure.beside], centres + shift, look)
     if measure.floor:
         floor = cells.groupby("problem")[measure.floor].max().reindex(problems.index).to_numpy(float)
         axes.hlines(_positive(floor), centres - 0.45, centres + 0.45, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -243,6 +263,9 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     axes.set_xlabel("problem, from few logits to many")
     _log_axis(axes, measure, axis="y")
     _leave_deep_floor_out(axes, measure, cells)
+    if measure.within:  # now that the axis stands: a part may be next to nothing, and shall not stretch it
+        for shift, (name, look) in zip(shifts, styles.items(), strict=False):
+            _stems(axes, measure, each[name], centres + shift, look)
     _legend(figure, measure, cells, styles, lines=False)
     return figure
 

@@ -54,6 +54,7 @@ class Standing:
         grade: worst over the problems, declared deviations left out; empty where nothing was judged.
         setup_s: longest set-up, in seconds.
         memory_ratio: largest peak memory over the analytic minimum, in the headline phase.
+        saved_ratio: largest memory saved for the backward over the same minimum.
         reached_ratio: largest share of the machine's limit, in the headline phase.
         labels: all that must be known of it.
     """
@@ -64,6 +65,7 @@ class Standing:
     grade: str = ""
     setup_s: float = np.nan
     memory_ratio: float = np.nan
+    saved_ratio: float = np.nan
     reached_ratio: float = np.nan
     labels: tuple[str, ...] = ()
 
@@ -109,6 +111,7 @@ def _standing(
         grade=worst_grade([judged[key] for key in keys if key in judged] or own.to_dict("records")),
         setup_s=float(own["setup_s"].max()),
         memory_ratio=float(headline["memory_ratio"].max()),
+        saved_ratio=float(headline["saved_ratio"].max()),
         reached_ratio=float(headline["reached_ratio"].max()),
         labels=_labels(own["labels"], [judged[key]["labels"] for key in keys if key in judged]),
     )

@@ -22,7 +22,10 @@ FACTS: Final = (
 MAX_FAILURES: Final = 20
 __all__ = ["broken_cells", "csv", "failures", "markdown", "summary", "terminal"]
 
-COUNTS: Final = ("batch_size", "num_classes", "elements", "rounds", "workers", "peak_bytes", "minimum_bytes")
+COUNTS: Final = (
+    *("batch_size", "num_classes", "elements", "rounds", "workers"),
+    *("peak_bytes", "saved_bytes", "peak_resident_bytes", "minimum_bytes"),
+)
 
 
 def summary(run: RunLike | View) -> pd.DataFrame:
@@ -75,13 +78,14 @@ def _inert_answer(view: View, stands: tuple[Standing, ...]) -> str:
 
 def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
     heads = ["implementation", "grade", "right", *map(code_span, view.problems["name"])]
-    heads += ["peak / minimum", "limit reached", "set-up"]
+    heads += ["peak / minimum", "saved / minimum", "limit reached", "set-up"]
     rules = [":--", ":-:", ":-:", *["--:"] * (len(heads) - 3)]
     rows = [
         [
             *(code_span(stand.name), stand.grade, stand.right),
             *(_markdown_entry(entry) for entry in stand.entries.values()),
-            *(times(stand.memory_ratio), percent(stand.reached_ratio), seconds(stand.setup_s)),
+            *(times(stand.memory_ratio), times(stand.saved_ratio), percent(stand.reached_ratio)),
+            seconds(stand.setup_s),
         ]
         for stand in stands
     ]

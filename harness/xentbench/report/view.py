@@ -24,8 +24,9 @@ NUMBER_COLUMNS: Final = (
     *("latency_s", "latency_p05_s", "latency_p95_s", "baseline_latency_s", "canary_low", "canary_high"),
     *("other_ratio", "other_low", "other_high", "empty_call_s", "baseline_minor_faults"),
     *("cold_ratio", "cold_low", "cold_high", "cold_latency_s", "cold_minor_faults"),
-    *("rounds", "workers", "cpu_share", "minor_faults", "peak_bytes", "minimum_bytes", "floor_s"),
-    *("limit_s", "reached_ratio", "setup_s"),
+    *("rounds", "workers", "cpu_share", "minor_faults"),
+    *("peak_bytes", "saved_bytes", "peak_resident_bytes", "minimum_bytes"),
+    *("floor_s", "limit_s", "reached_ratio", "setup_s"),
 )
 PROBLEM_COLUMNS: Final = (
     *("label", "size_label", "dtype", "device", "logits", "reduction", "batch_size", "num_classes", "elements"),
@@ -78,8 +79,8 @@ class View:
         id: name of the run.
         info: as the run's.
         cells: all columns, one row for each of implementations x problems x phases in that order, and derived
-            `speedup`, `speedup_low`, `speedup_high` (baseline's time over its own) and `memory_ratio` (peak over the
-            analytic minimum).
+            `speedup`, `speedup_low`, `speedup_high` (baseline's time over its own), `memory_ratio` and `saved_ratio`
+            (peak memory, and what is saved for the backward, over the analytic minimum of the peak).
         verdicts: all columns, one row a judged (implementation, problem).
         implementations: names, in plan order.
         problems: one row a problem in plan order, indexed by key, with a unique `name` for tables and figures.
@@ -260,4 +261,5 @@ def _derive(cells: pd.DataFrame) -> pd.DataFrame:
         speedup_low=1 / positive["ratio_high"],
         speedup_high=1 / positive["ratio_low"],
         memory_ratio=cells["peak_bytes"] / minimum,
+        saved_ratio=cells["saved_bytes"] / minimum,
     )

@@ -1,12 +1,15 @@
-"""Bytes of one call by phase: the peak of the blocks that it allocates, as torch's profiler reports them.
+"""Bytes of one call by phase: the peak of the blocks that it allocates, and what a forward keeps for its backward.
 
-Unlike resident size this is byte-identical on repeats, and it sees memory that the heap reuses. The profiler leaves a
-second thread in the process for good, so a worker that has measured memory never times anything.
+On CPU both come from the allocator events of torch's profiler: unlike resident size they are byte-identical on repeats,
+and they see memory that the heap reuses. The profiler leaves a second thread in the process for good, so a worker that
+has measured memory never times anything.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -20,39 +23,98 @@ if TYPE_CHECKING:
     from xentbench.inputs import Inputs
     from xentbench.worker.calls import Loss
 
+MOST_READINGS: Final = 4
+"""The first may pay for what is set up lazily, the next two have to agree, and one more is patience."""
+MAPPED_BYTES: Final = 128 * 2**10
+"""Blocks from here on are mapped one by one: glibc's default, which it raises to 32 MiB as such blocks are freed."""
+_CUDA_BLOCK_BYTES: Final = 512
+"""The caching allocator of CUDA counts whole blocks of this size."""
 
-def peak_bytes(loss: Loss, problem: Problem, inputs: Inputs, phase: Phase) -> int:
-    """Return the most bytes held at any moment of the phase beyond what was held before it.
 
-    What the phase needs prepared (the forward of a backward) happens outside the window; gradients start as None.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a phase takes of torch's allocator.
+
+    Attributes:
+        peak_bytes: most bytes held at any moment of the phase beyond what was held before it.
+        saved_bytes: what a forward with grad still holds at its end, less the loss's own bytes; None without grad.
+            Whatever holds it counts: saved tensors, attributes of `ctx`, a gradient made in advance, workspaces. The
+            logits do not, since the caller holds them.
     """
+
+    peak_bytes: int
+    saved_bytes: int | None
+
+
+def map_large_blocks() -> None:
+    """Hold the heap at mapping each large block by itself, so that resident size follows the blocks (glibc only).
+
+    Else the holes that earlier blocks left in the heap would count as the call's: up to four times its own blocks.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_mmap_threshold = -3
+        mallopt(m_mmap_threshold, MAPPED_BYTES)
+
+
+def settled(read: Callable[[], Reading]) -> tuple[Reading, bool]:
+    """Read until two successive readings agree, at most `MOST_READINGS` times; return it, and whether they agreed.
+
+    Where none agree, each number is the largest that was seen.
+    """
+    seen = [read()]
+    while len(seen) < MOST_READINGS:
+        seen.append(read())
+        if seen[-1] == seen[-2]:
+            return seen[-1], True
+    saved = max((one.saved_bytes for one in seen if one.saved_bytes is not None), default=None)
+    return Reading(max(one.peak_bytes for one in seen), saved), False
+
+
+def reading(loss: Loss, problem: Problem, inputs: Inputs, phase: Phase) -> Reading:
+    """Call the phase once and return what it took; what it needs prepared lies outside the window."""
+    device = inputs.logits.device
+    peak, saved = _window(device, prepared(loss, problem, inputs, phase))
+    if phase is Phase.FORWARD_NO_GRAD:
+        return Reading(peak, None)
+    if phase is not Phase.FORWARD:
+        _, saved = _window(device, prepared(loss, problem, inputs, Phase.FORWARD))
+    return Reading(peak, saved)
+
+
+def prepared(loss: Loss, problem: Problem, inputs: Inputs, phase: Phase) -> Callable[[], torch.Tensor | None]:
+    """Return one call of the phase, with its inputs and the forward of a backward made already; gradients are None."""
     logits, target = fresh(problem, inputs, phase)
     if phase is Phase.FORWARD_NO_GRAD:
-        with torch.no_grad():
-            return _peak(logits.device, lambda: loss(logits, target))
+        return torch.no_grad()(lambda: loss(logits, target))
     if phase is Phase.FORWARD:
-        return _peak(logits.device, lambda: loss(logits, target))
+        return lambda: loss(logits, target)
     if phase is Phase.FORWARD_BACKWARD:
-        return _peak(logits.device, lambda: loss(logits, target).backward(inputs.upstream))  # type: ignore[no-untyped-call]
+        return lambda: loss(logits, target).backward(inputs.upstream)  # type: ignore[no-untyped-call]
     result = loss(logits, target)
-    return _peak(logits.device, lambda: result.backward(inputs.upstream))  # type: ignore[no-untyped-call]
+    return lambda: result.backward(inputs.upstream)  # type: ignore[no-untyped-call]
 
 
-def _peak(device: torch.device, call: Callable[[], object]) -> int:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        kept = call()
-        torch.cuda.synchronize(device)
-        del kept
-        return torch.cuda.max_memory_allocated(device) - before
+def _window(device: torch.device, call: Callable[[], torch.Tensor | None]) -> tuple[int, int]:
+    """Return the peak of what the call allocates, and what it holds at its end without the tensor that it returns."""
+    if device.type != "cuda":
+        return _on_cpu(call)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    kept = call()
+    torch.cuda.synchronize(device)
+    own = -(-_own_bytes(kept) // _CUDA_BLOCK_BYTES) * _CUDA_BLOCK_BYTES
+    held = torch.cuda.memory_allocated(device) - before - own
+    return torch.cuda.max_memory_allocated(device) - before, max(0, held)
+
+
+def _on_cpu(call: Callable[[], torch.Tensor | None]) -> tuple[int, int]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         kept = call()
-    del kept
     recorded = profiler.profiler
     if recorded is None or recorded.kineto_results is None:
-        return 0
+        return 0, 0
     events = [event for event in _flat(recorded.kineto_results.experimental_event_tree()) if event.name == "[memory]"]
     alive: dict[int, int] = {}
     held = peak = 0
@@ -66,7 +128,12 @@ def _peak(device: torch.device, call: Callable[[], object]) -> int:
             # seen that address; such a block is nobody's credit here, so only our own are counted back.
             held -= alive.pop(block.ptr, 0)
         peak = max(peak, held)
-    return peak
+    is_ours = kept is not None and kept.untyped_storage().data_ptr() in alive
+    return peak, held - (_own_bytes(kept) if is_ours else 0)
+
+
+def _own_bytes(result: torch.Tensor | None) -> int:
+    return 0 if result is None else result.numel() * result.element_size()
 
 
 def _flat(events: Iterable[Any]) -> Iterator[Any]:

@@ -1,8 +1,9 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `begin`, `burst`, `free`, `stop`. A
-reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no
-oracle and no answers.
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `prepare`, `call`, `begin`, `burst`,
+`free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the resident size. A
+reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no
+answers.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Session:
         self.bound: calls.Loss | None = None
         self.beside: tuple[calls.Loss, calls.Loss] | None = None
         self.duel: Duel | None = None
+        self.prepared: Callable[[], object] | None = None
 
     def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Say which protocol and which versions speak here."""
@@ -67,6 +69,8 @@ class Session:
 
     def load(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Load the one implementation that this worker is for (`baseline`: another in place of `F.cross_entropy`)."""
+        if record["weighed"]:
+            memory.map_large_blocks()
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(record["flush_denormal"])
         pay_for_imports()
@@ -126,10 +130,26 @@ class Session:
         return told, {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
-        """Measure the peak bytes of a phase twice; the second counts, the first pays for lazy set-up."""
+        """Measure what a phase takes of torch's allocator, until two successive readings agree."""
         bound, problem, inputs = self._ready()
-        first, second = (memory.peak_bytes(bound, problem, inputs, Phase(record["phase"])) for _ in range(2))
-        return {"peak_bytes": second, "repeated": first == second}, {}
+        phase = Phase(record["phase"])
+        seen, is_steady = memory.settled(lambda: memory.reading(bound, problem, inputs, phase))
+        return {**dataclasses.asdict(seen), "is_steady": is_steady}, {}
+
+    def prepare(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Make one call of a phase ready, and give back what the heap keeps: whatever the call touches is new."""
+        self.prepared = memory.prepared(*self._ready(), Phase(record["phase"]))
+        _trim()
+        return {}, {}
+
+    def call(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Make the call that was prepared, once and with no profiler."""
+        if self.prepared is None:
+            msg = "call asked for before prepare"
+            raise RuntimeError(msg)
+        call, self.prepared = self.prepared, None
+        call()
+        return {}, {}
 
     def begin(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Prepare the duel of one phase: baseline, candidate, the baseline's twin; warm every arm."""
@@ -162,11 +182,8 @@ class Session:
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
-        self.duel = self.bound = self.beside = self.inputs = self.problem = None
-        gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        self.duel = self.prepared = self.bound = self.beside = self.inputs = self.problem = None
+        _trim()
         return {}, {}
 
     def _baselines(self, phases: list[str]) -> tuple[calls.Loss, calls.Loss]:
@@ -215,6 +232,8 @@ def serve(fd_in: int, fd_out: int) -> None:
         "set-up": session.set_up,
         "answer": session.answer,
         "memory": session.memory,
+        "prepare": session.prepare,
+        "call": session.call,
         "begin": session.begin,
         "burst": session.burst,
         "free": session.free,
@@ -234,6 +253,14 @@ def serve(fd_in: int, fd_out: int) -> None:
         else:
             reply = {"ok": True, **reply}
         channel.send(reply, answers)
+
+
+def _trim() -> None:
+    """Give the pages of what is no longer used back to the system (glibc; elsewhere what Python lets go of)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def pay_for_imports() -> None:
