@@ -144,8 +144,10 @@ def bench(run: Run, folder: Path | None = None) -> None:
     out = _out()
     for table in report.terminal(run, out.width):
         out.print(table)
-    for note in run.damage:
+    for note in (*report.notes(run), *run.damage):
         out.print(printable(note), style="yellow", soft_wrap=True)
+    if (seed := run.info.get("seed")) is not None:
+        out.print(f"seed {printable(str(seed))} replays this run: its numbers and its order", style="dim")
     out.print(f"report: {printable(str((folder or run.path) / 'report.html'))}", soft_wrap=True)
 
 

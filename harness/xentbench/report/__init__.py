@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xentbench.report.regimes import reversals
 from xentbench.report.screen import terminal
+from xentbench.report.view import View
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from xentbench.report.view import RunLike
 
-__all__ = ["terminal", "write"]
+__all__ = ["notes", "terminal", "write"]
+
+
+def notes(run: RunLike) -> list[str]:
+    """Return what a person must know besides the table: pairs whose order depends on the allocator."""
+    return reversals(View.of(run))
 
 
 def write(run: RunLike, folder: Path) -> dict[str, Path]:

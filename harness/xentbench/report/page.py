@@ -12,7 +12,9 @@ import jinja2
 import numpy as np
 
 from xentbench.report.accuracy import accuracy
+from xentbench.report.evidence import clock_trial
 from xentbench.report.figures import encode, figures
+from xentbench.report.regimes import beside, reversals
 from xentbench.report.standing import DECLARED, answer, standings
 from xentbench.report.style import INK, PAPER, RULE, foot
 from xentbench.report.tables import broken_cells, failures
@@ -91,6 +93,9 @@ def _content(view: View) -> dict[str, Any]:
         "link": lambda text: bool(LINK.fullmatch(text)),
         "warnings": [*view.lines("warnings"), *view.damage],
         "conditions": _conditions(view),
+        "regimes": beside(view),
+        "reversals": reversals(view),
+        "tried": clock_trial(view),
         "foot": foot(view),
     }
 
