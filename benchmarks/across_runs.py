@@ -1,0 +1,108 @@
+"""The same code measured in two runs, minutes apart, and code that is slower: `python benchmarks/across_runs.py`.
+
+Ten built-in entrants, wrapped so that a busy wait can follow each call, are benched three times: twice as they are,
+once with every forward slower by 10 % of its own time. `xentbench compare` then tells how many cells of the same code
+it calls different, and how many of the slower it finds. Conditions: those of a default run of three workers, four
+sizes; four phases of the same code, the two forwards of the slower; 15 minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from xentbench.twins import upper_bound
+
+PLUGIN: Final = """
+import dataclasses
+from xentbench.registry import BUILT_IN
+from xentbench.worker import loading
+from xentbench.worker.spinning import look_ns, slowed, wrapper_ns
+
+LOOK_NS = look_ns()
+OWN_NS = wrapper_ns(LOOK_NS)
+LOSSES = [
+    dataclasses.replace(entry, name="x-" + entry.name, function=slowed(entry.function, {share}, LOOK_NS, OWN_NS))
+    for _, entry in loading.load(BUILT_IN).found
+    if not entry.compiles and not entry.factory and entry.name != "bce-with-logits"
+]
+"""
+XENTBENCH: Final = (sys.executable, "-c", "from xentbench.cli import main; main()")
+SIZES: Final = ("--batch-size", "8,128", "--num-classes", "10,1000")
+FORWARDS: Final = ("--phase", "forward-no-grad", "--phase", "forward")
+
+
+def bench(share: float, folder: Path, *more: str) -> str:
+    """Bench the entrants, slowed by a share; return the run's folder."""
+    plugin = folder / "wrapped.py"
+    plugin.write_text(PLUGIN.format(share=share), encoding="utf-8")
+    told = folder / "bench.json"
+    asked = ["--plugin", str(plugin), "--implementation", "x-*", *SIZES, *more]
+    command = [
+        sys.executable,
+        "-m",
+        "xentbench",
+        "bench",
+        *asked,
+        "--results",
+        str(folder / "runs"),
+        "--json",
+        str(told),
+    ]
+    subprocess.run(command, check=True)  # noqa: S603 - ourselves
+    path: str = json.loads(told.read_text(encoding="utf-8"))["path"]
+    return path
+
+
+def compared(first: str, second: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what `xentbench compare` says of the cells that both runs timed."""
+    told = folder / "compare.json"
+    command = [
+        sys.executable,
+        "-m",
+        "xentbench",
+        "compare",
+        first,
+        second,
+        "--inconclusive",
+        "pass",
+        "--json",
+        str(told),
+    ]
+    subprocess.run(command, check=False)  # noqa: S603 - ourselves; 1 says that something became worse
+    found = json.loads(told.read_text(encoding="utf-8"))["differences"]
+    return [cell for cell in found if cell["ratio"] is not None]
+
+
+@click.command()
+@click.option("--budget", default="5m", show_default=True, help="Of each run of four phases; the third has half.")
+@click.option("--half-budget", default="150s", show_default=True, help="Of the run of two phases.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every compared cell.")
+def main(budget: str, half_budget: str, file: Path | None) -> None:
+    """Bench three times, compare, and count."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        first, again = (bench(0.0, folder, "--budget", budget) for _ in range(2))
+        slower = bench(0.10, folder, *FORWARDS, "--budget", half_budget)
+        same, slow = compared(first, again, folder), compared(first, slower, folder)
+    if file:
+        file.write_text(json.dumps({"same": same, "slower": slow}, indent=1), encoding="utf-8")
+    for label, cells in (("same code", same), ("slower by 10 %", slow)):
+        outcomes = Counter(cell["outcome"] for cell in cells)
+        wrong = outcomes["worse"] + outcomes["better"]
+        widths = sorted((cell["ratio_high"] / cell["ratio_low"]) ** 0.5 - 1 for cell in cells)
+        click.echo(
+            f"{label}: {wrong} of {len(cells)} cells called different, rate below {upper_bound(wrong, len(cells)):.1%}; "
+            f"{dict(outcomes)}; median half-width {widths[len(widths) // 2]:.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
