@@ -98,8 +98,9 @@ def main(budget: str, half_budget: str, file: Path | None) -> None:
         outcomes = Counter(cell["outcome"] for cell in cells)
         wrong = outcomes["worse"] + outcomes["better"]
         widths = sorted((cell["ratio_high"] / cell["ratio_low"]) ** 0.5 - 1 for cell in cells)
+        bound = upper_bound(wrong, len(cells))
         click.echo(
-            f"{label}: {wrong} of {len(cells)} cells called different, rate below {upper_bound(wrong, len(cells)):.1%}; "
+            f"{label}: {wrong} of {len(cells)} cells called different, rate below {bound:.1%}; "
             f"{dict(outcomes)}; median half-width {widths[len(widths) // 2]:.1%}"
         )
 

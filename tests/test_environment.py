@@ -5,6 +5,8 @@ import json
 import platform
 from pathlib import Path
 
+import pytest
+
 from xentbench import environment
 
 
@@ -37,3 +39,48 @@ def test_an_absent_package_is_absent():
 
 def test_memory_is_available_in_bytes():
     assert environment.available_bytes() > 2**20
+
+
+def test_without_glibc_the_allocator_is_the_default_one_and_the_run_says_so(monkeypatch):
+    monkeypatch.setattr(environment.platform, "libc_ver", lambda: ("", ""))
+    had, notes = environment.attainable(environment.Conditions())
+    assert had.allocator == "cold"
+    assert any("default allocator" in note for note in notes)
+    assert environment.attainable(environment.Conditions(allocator="cold"))[1] == []
+
+
+def test_without_affinity_workers_are_not_pinned_and_the_run_says_so(monkeypatch):
+    monkeypatch.delattr(environment.os, "sched_getaffinity")
+    had, notes = environment.attainable(environment.Conditions())
+    assert not had.pinned
+    assert notes == ["workers cannot be pinned to a core on this system"]
+    assert environment.usable_cores() >= 1
+
+
+def test_threads_are_never_pinned_to_one_core():
+    assert not environment.attainable(environment.Conditions(threads=2))[0].pinned
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"/sys/fs/cgroup/cpu.max": "50000 100000"}, 0.5),
+        ({"/sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 1.5),
+        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_share_of_the_cores_is_read_from_either_version_of_control_groups(monkeypatch, files, cores):
+    monkeypatch.setattr(environment, "_read", lambda path: files.get(path, ""))
+    assert environment.container_cores() == cores
+    notes = environment.attainable(environment.Conditions())[1]
+    assert any("0.5 of a core" in note for note in notes) == (cores == 0.5)
+
+
+def test_a_system_that_tells_nothing_of_itself_is_described_all_the_same(monkeypatch):
+    monkeypatch.setattr(environment, "_read", lambda _path: "")
+    record = environment.describe(environment.Conditions())
+    assert record["memory_bytes"] == record["last_level_cache_bytes"] == 0
+    assert record["cpu"]
+    assert environment.available_bytes() > 2**40
