@@ -44,6 +44,18 @@ def test_a_terminal_shows_the_bar_and_the_cells_as_they_come():
     assert "1/2" in shown
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_the_time_left_is_told_in_minutes_and_seconds(live: bool):
+    out = io.StringIO()
+    with Progressing(Console(file=out, width=120, force_terminal=live), live=live) as watch:
+        watch.stage("timing", 2)
+        watch.left(125.4)
+        watch.step("naive at (8, 10)")
+        if live:
+            watch._live.refresh()
+    assert "about 2:05 left" in out.getvalue()
+
+
 @pytest.mark.parametrize(("terminal", "ci", "live"), [(True, "", True), (True, "1", False), (False, "", False)])
 def test_plain_lines_in_ci_and_pipes(monkeypatch, terminal: bool, ci: str, live: bool):
     monkeypatch.setenv("CI", ci)

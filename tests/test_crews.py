@@ -31,6 +31,18 @@ def test_a_purse_keeps_time_for_the_set_up_that_is_still_to_come():
     assert Purse(100.0, 10.0, 0).share_s(0.0, 1.0, 1, limit_s=0.5) == 0.5
 
 
+def test_the_time_left_goes_on_at_the_pace_so_far_and_never_past_the_deadline():
+    purse = Purse(deadline_s=100.0, weight_left=40.0, problems_left=2)
+    assert purse.left_s(90.0) == 0.0
+    purse.paid_overhead(3.0)
+    purse.share_s(0.0, 1.0, 10, limit_s=0.5)
+    purse.paid(10.0, 4.0)
+    assert purse.left_s(10.0) == pytest.approx(30 * 0.4 + 3.0)
+    assert purse.left_s(95.0) == 5.0
+    purse.spare(30.0)
+    assert purse.left_s(10.0) == pytest.approx(3.0)
+
+
 def entry(file: Path, name: str) -> Description:
     return Description(name, Source("file", str(file)), file.name)
 
