@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worker_fixtures import ONE_GOOD, plugin
 
+from xentbench import templates
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.posing import Questions
 from xentbench.spec import Description, Phase, Problem, Source, Status
@@ -77,6 +78,19 @@ def test_a_crew_replaces_the_worker_that_it_lost(tmp_path: Path):
         assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
         processes = [worker._process for worker in crew.workers]
     assert all(process.returncode is not None for process in processes)
+
+
+def test_forks_that_load_quickly_are_fresh_for_every_problem_and_slow_ones_stay(tmp_path: Path):
+    slow = plugin(tmp_path, "import time\ntime.sleep(0.3)\n" + ONE_GOOD, "slow.py")
+    for file, fresh in ((plugin(tmp_path, ONE_GOOD), templates._forks_here()), (slow, False)):
+        with Crew(entry(file, "good"), 1, {}, 1, None) as crew:
+            crew.start()
+            assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
+            before = crew.workers[0]
+            crew.free()
+            crew.start()
+            assert (crew.workers[0] is not before) == fresh
+            assert crew.set_up(PROBLEM.key, 0, list(Phase), None) is None
 
 
 def test_what_no_longer_loads_is_a_status(tmp_path: Path):

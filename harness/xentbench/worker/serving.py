@@ -158,6 +158,7 @@ class Session:
             msg = "asked before set-up"
             raise RuntimeError(msg)
         baseline, twin = self.beside
+        self.duel = None  # its memory first: else the next one's lies elsewhere, and leaves holes behind
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
         faults = [] if self.duel.metered else self.duel.faults_a_call()
