@@ -52,7 +52,8 @@ def loaded(problem: Problem) -> Session:
     session = Session()
     entry = twins.crew_of("twins", None).entry
     source = {"kind": entry.source.kind, "where": entry.source.where, "paths": list(entry.source.paths)}
-    session.load({"source": source, "name": entry.name, "threads": 1, "compile": False, "flush_denormal": False}, {})
+    switches = dict.fromkeys(("compile", "flush_denormal", "weighed"), False)
+    session.load({"source": source, "name": entry.name, "threads": 1, **switches}, {})
     session.set_up({"problem": problem.key, "seed": 1, "phases": list(Phase)}, {})
     return session
 

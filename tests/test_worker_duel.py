@@ -182,6 +182,23 @@ def test_the_system_clock_knows_itself():
     assert np.isfinite(clock.cpu_ns())
 
 
+def test_inputs_lie_elsewhere_in_every_burst_and_begin_with_the_same_values():
+    places: list[int] = []
+
+    def spy(logits, target):
+        places.append(logits.data_ptr())
+        return functional.cross_entropy(logits, target)
+
+    moved = duel("N=64,C=512", Phase.FORWARD, [spy])
+    original = moved.prime.logits.detach().clone()
+    for seed in range(8):
+        moved.burst(seed, 0.0, 4, 4)
+        assert torch.equal(moved.prime.logits.detach(), original)
+    timed = places[1::2]
+    assert len(set(timed)) > 4
+    assert all(len(set(timed[start : start + 4])) == 1 for start in range(0, 32, 4))
+
+
 def test_pooled_inputs_rotate_and_none_comes_back_unchanged():
     seen: list[tuple[int, torch.Tensor]] = []
 

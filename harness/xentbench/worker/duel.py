@@ -13,6 +13,7 @@ its code in the caches, and not its input.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import resource
 import statistics
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 METERED_NS: Final = 100_000
 """Calls from here on have their CPU time and page faults read one by one: the readings cost two microseconds."""
+GAP_BYTES: Final = 2**20
+"""Largest gap between inputs: smaller ones leave workers as unlike as they were."""
 MOST_STORAGES: Final = 4096
 """Of a pool: as many small inputs are no longer in the first- and second-level caches, and take a second to make."""
 
@@ -89,9 +92,11 @@ class Duel:
         pool_bytes: int = 0,
     ) -> None:
         self.problem, self.phase, self.arms, self.clock = problem, phase, arms, clock
-        self.prime = Storage(problem, inputs, phase, restore=restore)
+        self._storage = functools.partial(Storage, problem, inputs, phase, restore=restore)
+        self._gaps: list[torch.Tensor] = []
+        self.prime = self._storage()
         count = 1 if clock.flush else min(MOST_STORAGES, max(1, -(-pool_bytes // max(1, self.prime.nbytes))))
-        self.pool = [Storage(problem, inputs, phase, restore=restore) for _ in range(count)]
+        self.pool = [self._storage() for _ in range(count)]
         if count > 1:  # no two of them alike, so that not even the first turn can be answered from a memo
             numbers = Numbers(problem, Stream(problem.key, phase, "pool"))
             for storage in self.pool:
@@ -138,6 +143,8 @@ class Duel:
         order = random.Random(seed)  # noqa: S311 - no secret
         numbers = Numbers(self.problem, Stream(self.problem.key, self.phase, seed, "refresh"))
         meter = self._meter if self.metered else _nothing
+        if len(self.pool) == 1:  # a pool lies in as many places already
+            self._lay_out(order)
         read: list[list[tuple[int, int, int]]] = []
         cpu, start = self.clock.cpu_ns(), self.clock.now_ns()
         with self._context():
@@ -152,6 +159,16 @@ class Duel:
         times = np.array(read, dtype=np.int64)
         kept = len(read) if self.metered else 0
         return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu)
+
+    def _lay_out(self, order: random.Random) -> None:
+        """Let the inputs lie elsewhere, behind gaps of random size: where they lie moves a ratio by 1 to 2 %."""
+        del self.prime, self.pool, self._gaps
+        gaps = [torch.empty(order.randrange(1, GAP_BYTES), dtype=torch.uint8)]
+        self.prime = self._storage()
+        gaps.append(torch.empty(order.randrange(1, GAP_BYTES), dtype=torch.uint8))
+        self.pool = [self._storage()]
+        # The last one is for the temporaries of the calls, which lie behind it.
+        self._gaps = [*gaps, torch.empty(order.randrange(1, GAP_BYTES), dtype=torch.uint8)]
 
     def _one(self, arm: Loss, numbers: Numbers, meter: Meter) -> tuple[int, int, int]:
         """Make one visit. In a pool the input refreshed is the one timed last; alone, it is the one timed next."""
