@@ -10,11 +10,11 @@ from xentbench.report.regimes import beside, reversals
 from xentbench.report.view import View
 
 
-def run(*rows: tuple[str, float, float]) -> SyntheticRun:
+def run(*rows: tuple[str, float, float | None], cold_reason: str = "") -> SyntheticRun:
     """Return a run of one problem and phase, with each implementation's ratio warm and cold, two per cent wide."""
     whole = make_run("smoke")
-    first = whole.cells.iloc[0]
-    cells = pd.DataFrame([{**first, "implementation": name, "status": "passed", **_ratios(*r)} for name, *r in rows])
+    first = {**whole.cells.iloc[0], "status": "passed", "reason": "", "cold_reason": cold_reason}
+    cells = pd.DataFrame([{**first, "implementation": name, **_ratios(*r)} for name, *r in rows])
     records = [{"name": name, "status": "passed"} for name, *_ in rows]
     verdicts = whole.verdicts.iloc[:0]
     return replace(whole, cells=cells, verdicts=verdicts, info={**whole.info, "implementations": records})
@@ -42,6 +42,12 @@ def test_two_implementations_can_change_places_among_themselves() -> None:
 def test_intervals_that_touch_tell_no_order() -> None:
     assert reversals(View.of(run(("a", 1.005, 0.9)))) == []
     assert reversals(View.of(run(("a", 1.5, 0.995)))) == []
+
+
+def test_what_was_disturbed_tells_no_order() -> None:
+    rows = ("chunked", 1.13, 0.45)
+    assert reversals(View.of(run(rows, cold_reason="half-width: ±1.0%")))
+    assert not reversals(View.of(run(rows, cold_reason="CPU share: 10% of the time was ours")))
 
 
 def test_without_a_cold_time_there_is_nothing_beside() -> None:

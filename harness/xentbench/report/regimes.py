@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from xentbench.report.view import View
 
 BASELINE: Final = "F.cross_entropy"
+WIDTHS: Final = ("half-width", "worker spread")
+"""Reasons of an interval that is merely wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,11 @@ def beside(view: View) -> list[Beside]:
 def reversals(view: View) -> list[str]:
     """Return a sentence for each pair that one regime puts in one order and the other in the opposite one.
 
-    Only where the intervals of the two lie apart in both regimes; the baseline is one of those compared.
+    Only where the intervals of the two lie apart in both regimes, and nothing but their width kept any of them from a
+    verdict; the baseline is one of those compared.
     """
     groups: dict[tuple[str, str], list[dict[Any, Any]]] = {}
-    for row in _both(view):
+    for row in filter(_is_undisturbed, _both(view)):
         groups.setdefault((row["problem"], row["phase"]), []).append(row)
     none = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "cold_ratio", "cold_low", "cold_high"), 1.0)
     return [
@@ -72,6 +75,10 @@ def reversals(view: View) -> list[str]:
         for one, other in itertools.combinations([{**none, "implementation": BASELINE}, *rows], 2)
         if _apart(one, other, ("ratio_low", "ratio_high")) * _apart(one, other, ("cold_low", "cold_high")) < 0
     ]
+
+
+def _is_undisturbed(row: dict[Any, Any]) -> bool:
+    return all(not row[name] or row[name].startswith(WIDTHS) for name in ("reason", "cold_reason"))
 
 
 def _both(view: View) -> list[dict[Any, Any]]:
