@@ -182,21 +182,18 @@ def test_the_system_clock_knows_itself():
     assert np.isfinite(clock.cpu_ns())
 
 
-def test_inputs_lie_elsewhere_in_every_burst_and_begin_with_the_same_values():
-    places: list[int] = []
-
-    def spy(logits, target):
-        places.append(logits.data_ptr())
-        return functional.cross_entropy(logits, target)
-
-    moved = duel("N=64,C=512", Phase.FORWARD, [spy])
-    original = moved.prime.logits.detach().clone()
+def test_inputs_are_placed_anew_in_every_burst_behind_other_gaps_and_begin_with_the_same_values():
+    moved = duel("N=64,C=512", Phase.FORWARD, [functional.cross_entropy])
+    original, before = moved.prime.logits.detach().clone(), moved.prime
+    gaps = set()
     for seed in range(8):
         moved.burst(seed, 0.0, 4, 4)
+        # Whether memory behind another gap is other memory is the heap's to say: an old one may have a hole that fits.
+        gaps.add(tuple(gap.nbytes for gap in moved._gaps))
+        assert moved.prime is not before
         assert torch.equal(moved.prime.logits.detach(), original)
-    timed = places[1::2]
-    assert len(set(timed)) > 4
-    assert all(len(set(timed[start : start + 4])) == 1 for start in range(0, 32, 4))
+        before = moved.prime
+    assert len(gaps) == 8
 
 
 def test_pooled_inputs_rotate_and_none_comes_back_unchanged():
