@@ -2,8 +2,8 @@
 
 Four arms of `unlike_arms.py`, three workers each, are timed as a bench run times its entrants: bursts of all twelve in
 random order, every worker against its own baseline. The first arm is then compared with its copy (false alarms) and
-with those slowed by 5 and 10 % (power): Welch over the workers' log ratios, different where p < 5 % and by more than
-2 %. Every trial has fresh workers. Conditions: float32, forward, one thread, one core, warm heap, whatever machine.
+with those slowed by 5 and 10 % (power), as `xentbench compare` tests cells, which share what they know of the workers'
+spread; different is p < 5 % and more than 2 %. Every trial has fresh workers. Conditions: float32, forward, one thread, one core, warm heap, whatever machine.
 """
 
 from __future__ import annotations
@@ -54,15 +54,22 @@ def trial(problem: Problem, seconds: float, seed: int, core: int | None) -> dict
         measured_s = time.monotonic() - began
     logs = {arm: np.array(seen[arm].worker_log_ratios) for arm in ARMS}
     moves = {}
-    for arm in ARMS[1:]:
-        (shift,) = statistics.shifts([(logs[ARMS[0]], logs[arm])])
+    shifts = statistics.shifts([(logs[ARMS[0]], logs[arm]) for arm in ARMS[1:]])
+    for arm, shift in zip(ARMS[1:], shifts, strict=True):
         moves[arm] = {
             "ratio": shift.interval.ratio,
             "half_width": shift.interval.half_width,
             "different": shift.p < ALARM and abs(math.log(shift.interval.ratio)) > math.log1p(RUN_MARGIN),
         }
     pair_s = measured_s * 2 / len(ARMS)
-    return {"problem": problem.label, "pair_s": pair_s, "wall_s": time.monotonic() - start, "moves": moves}
+    kept = {arm: list(map(float, logs[arm])) for arm in ARMS}
+    return {
+        "problem": problem.label,
+        "pair_s": pair_s,
+        "wall_s": time.monotonic() - start,
+        "moves": moves,
+        "logs": kept,
+    }
 
 
 def told(rows: list[dict[str, Any]], arm: str) -> str:

@@ -25,12 +25,17 @@ LARGE: Final = {Problem(batch_size=512, num_classes=32_000): 2.5}
 
 
 def measured(twin_duels: int, slowed_duels: int, seed: int) -> list[dict[str, Any]]:
-    """Return what every pair came to at every size."""
+    """Return what every pair came to at every size, told as soon as it is known."""
     slowed = dict.fromkeys(("plus_2", "plus_5", "plus_10"), slowed_duels)
-    with console.progressing(console.errors()) as watch:
-        found = twins.trials(seed, watch, {"twins": twin_duels, **slowed}, SMALL)
-        found += twins.trials(seed + 1, watch, {"twins": twin_duels}, LARGE)
-    return [trial.record() | {"told": ": ".join(trial.told())} for trial in found]
+    rows = []
+    for duels, problems in (({"twins": twin_duels, **slowed}, SMALL), ({"twins": twin_duels}, LARGE)):
+        with console.progressing(console.errors()) as watch:
+            found = twins.trials(seed, watch, duels, problems)
+        rows += [trial.record() for trial in found]
+        for trial in found:
+            reasons = ", ".join(sorted(set(trial.reasons)))
+            click.echo(f"  {trial.pair} at {trial.problem}: {': '.join(trial.told())}; {reasons}")
+    return rows
 
 
 @click.command()
@@ -46,13 +51,12 @@ def main(twin_duels: int, slowed_duels: int, load: str, seed: int, file: Path | 
         if load not in (condition, "both"):
             continue
         start = time.monotonic()
+        click.echo(f"{condition}:")
         with Load(environment.measuring_core() or 0) if condition == "loaded" else contextlib.nullcontext() as others:
             if others is not None:
                 others.press(on=True)
             found[condition] = measured(twin_duels, slowed_duels, seed)
-        click.echo(f"{condition}, {time.monotonic() - start:.0f} s:")
-        for row in found[condition]:
-            click.echo(f"  {row['pair']} at {row['problem']}: {row['told']}; {', '.join(row['reasons'])}")
+        click.echo(f"{condition}: {time.monotonic() - start:.0f} s")
     if file:
         file.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
