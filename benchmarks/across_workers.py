@@ -3,7 +3,8 @@
 Four arms of `unlike_arms.py`, three workers each, are timed as a bench run times its entrants: bursts of all twelve in
 random order, every worker against its own baseline. The first arm is then compared with its copy (false alarms) and
 with those slowed by 5 and 10 % (power), as `xentbench compare` tests cells, which share what they know of the workers'
-spread; different is p < 5 % and more than 2 %. Every trial has fresh workers. Conditions: float32, forward, one thread, one core, warm heap, whatever machine.
+spread; different is p < 5 % and more than 2 %. Every trial has fresh workers. Conditions: float32, forward, one thread,
+one core, warm heap, whatever machine.
 """
 
 from __future__ import annotations
