@@ -13,7 +13,7 @@ from xentbench import mistakes
 PACKAGE = Path(xentbench.__file__).parent
 MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
-    *("files", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
+    *("files", "threads", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",

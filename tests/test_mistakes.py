@@ -14,6 +14,7 @@ from xentbench import diagnosis, inputs, mistakes, panel
 from xentbench.examining import examine_here
 from xentbench.posing import Question
 from xentbench.spec import Description, Implementation, Problem, Source
+from xentbench.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,10 +26,8 @@ DECLARED = Description("candidate", Source("object", "here:candidate"), "here:ca
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Hundreds of tiny calls: threads would only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 @functools.cache

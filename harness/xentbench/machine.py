@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import operator
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from xentbench.threads import one_thread
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     Clock = Callable[[], float]
     Call = Callable[[], object]
@@ -85,23 +86,12 @@ def measure(device: str = "cpu", largest_bytes: int = SIZES_BYTES[-1], clock: Cl
     sizes = [size for size in SIZES_BYTES if size <= max(largest_bytes, ALWAYS_BYTES)]
     readers, copiers = host_streams() if device == "cpu" else device_streams(device)
     computed = ("float32", "float64") if device == "cpu" else ()
-    with _one_thread():
+    with one_thread():  # torch's vector library shares out even a few thousand exponentials
         return Machine(
             {size: rate(size, readers, clock) for size in sizes},
             {size: rate(size, copiers, clock) for size in sizes},
             {dtype: rate(EXPONENTIALS, exp_calls(dtype), clock) for dtype in computed},
         )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread for a while: its vector library shares out even a few thousand exponentials."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def rate(amount: int, callers: Sequence[Caller], clock: Clock) -> float:

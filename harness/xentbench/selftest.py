@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import torch
 
 from xentbench import mistakes, panel
 from xentbench.examining import examine_here
 from xentbench.posing import Questions
 from xentbench.registry import object_source
 from xentbench.spec import Description, Implementation, Problem
+from xentbench.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +63,7 @@ def judge(seed: int, watch: Watch, *, quick: bool = False) -> list[Scored]:
         declared = Description(entry.name, object_source("xentbench.mistakes:WRONG"), "selftest", speaks=True)
         return (problem for problem in problems if examine_here(held, declared, questions(problem)).is_wrong)
 
-    with _one_thread():
+    with one_thread():
         missed = {
             number: [entry.name for entry in members if next(objections(entry), None) is None]
             for number, members in sorted(classes.items())
@@ -81,17 +79,6 @@ def judge(seed: int, watch: Watch, *, quick: bool = False) -> list[Scored]:
 def _scored(name: str, count: int, outcome: str, failed: list[str]) -> Scored:
     seen = f"{count - len(failed)} of {count} {outcome}" + (f", but not {', '.join(failed)}" if failed else "")
     return Scored(name, f"all {outcome}", seen, not failed)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: of thousands of tiny calls, threads would only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def clock(tried: Sequence[Trial]) -> list[Scored]:

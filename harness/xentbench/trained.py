@@ -25,9 +25,9 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from xentbench.inputs import Recorded
 from xentbench.recordings import fingerprint, from_file, read_metadata, save
 from xentbench.spec import UsageError
+from xentbench.threads import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
 Model = Callable[[torch.Tensor], torch.Tensor]
@@ -104,25 +104,14 @@ def _kept(name: str, folder: Path) -> Recorded:
         cached = from_file(path)
         if read_metadata(path).get("sha256") == cached.sha256:
             return cached
-    with _one_thread():
+    # One order of additions, and so one result; and whoever calls may have gradients turned off.
+    with one_thread(), torch.inference_mode(mode=False), torch.enable_grad():
         logits, target = _TRAINERS[name](torch.Generator().manual_seed(SEED))
     recorded = Recorded(logits, target, None, fingerprint(logits, target, None))
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         save(path, logits, target, None, sha256=recorded.sha256)
     return recorded
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, with gradients: the order of additions, and with it the result, is the same each time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train_digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
