@@ -24,12 +24,10 @@ PLUGIN: Final = """
 import dataclasses
 from xentbench.registry import BUILT_IN
 from xentbench.worker import loading
-from xentbench.worker.spinning import look_ns, slowed, wrapper_ns
+from xentbench.worker.spinning import slower
 
-LOOK_NS = look_ns()
-OWN_NS = wrapper_ns(LOOK_NS)
 LOSSES = [
-    dataclasses.replace(entry, name="x-" + entry.name, function=slowed(entry.function, {share}, LOOK_NS, OWN_NS))
+    dataclasses.replace(entry, name="x-" + entry.name, function=slower(entry.function, {share}))
     for _, entry in loading.load(BUILT_IN).found
     if not entry.compiles and not entry.factory and entry.name != "bce-with-logits"
 ]

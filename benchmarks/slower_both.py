@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from torch.nn import functional
 
-from xentbench.worker.spinning import look_ns, slowed, wrapper_ns
+from xentbench.worker.spinning import EACH_NS, OWN_NS, slowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,4 @@ def slowed_both(
     return slow
 
 
-_EACH_NS: Final = look_ns()
-_OWN_NS: Final = wrapper_ns(_EACH_NS)
-plus_0, plus_5, plus_10 = (slowed_both(share, _EACH_NS, _OWN_NS) for share in (0.0, 0.05, 0.10))
+plus_0, plus_5, plus_10 = (slowed_both(share, EACH_NS, OWN_NS) for share in (0.0, 0.05, 0.10))

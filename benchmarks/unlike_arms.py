@@ -10,7 +10,7 @@ from typing import Any
 
 import torch  # noqa: TC002 - annotations of a loss are read at run time
 
-from xentbench.worker.spinning import look_ns, slowed, wrapper_ns
+from xentbench.worker.spinning import slower
 
 
 def unlike(input: torch.Tensor, target: torch.Tensor, **_options: Any) -> torch.Tensor:  # noqa: A002, ANN401 - torch's
@@ -18,6 +18,4 @@ def unlike(input: torch.Tensor, target: torch.Tensor, **_options: Any) -> torch.
     return (input.logsumexp(1) - input.gather(1, target.unsqueeze(1)).squeeze(1)).mean()
 
 
-_LOOK_NS = look_ns()
-_OWN_NS = wrapper_ns(_LOOK_NS)
-plus_0, again_0, plus_5, plus_10 = (slowed(unlike, share, _LOOK_NS, _OWN_NS) for share in (0.0, 0.0, 0.05, 0.10))
+plus_0, again_0, plus_5, plus_10 = (slower(unlike, share) for share in (0.0, 0.0, 0.05, 0.10))
