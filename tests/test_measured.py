@@ -24,11 +24,11 @@ def burst(wall_ms, busy_ms=None, rounds: int = 20, faults: int = 0, seed: int = 
     busy = wall[:0] if busy_ms is None else (np.array(busy_ms) * 1e6 * noise).astype(np.int64)
     each = np.full(busy.shape, faults, dtype=np.int64)
     total = int(wall.sum())
-    return Burst(wall, busy, each, total, total)
+    return Burst(wall, busy, each, total, total, np.zeros((rounds, 1)))
 
 
 def summary(*bursts: Burst, regime: Regime | None = None, workers: int = 3) -> Measured:
-    lanes = [Lane("a", None, list(bursts)) for _ in range(workers)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=list(bursts)) for _ in range(workers)]  # type: ignore[arg-type]
     return measured.summarise(lanes, regime or Regime())
 
 
@@ -99,14 +99,14 @@ def test_page_faults_are_counted_by_arm_and_only_a_kept_heap_must_have_none():
     assert kept.minor_faults == kept.baseline_minor_faults == 1000
     assert kept.reason.startswith("page faults: 1000 a call are 60%")
     assert cold.verdict is Comparison.SLOWER
-    lanes = [Lane("a", None, [burst((0.01, 0.02, 0.01))], faults=(1.0, 7.0, 1.0)) for _ in range(3)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=[burst((0.01, 0.02, 0.01))], faults=(1.0, 7.0, 1.0)) for _ in range(3)]  # type: ignore[arg-type]
     short = measured.summarise(lanes, Regime())
     assert (short.minor_faults, short.baseline_minor_faults) == (7.0, 1.0)
     assert short.verdict is Comparison.SLOWER
 
 
 def test_workers_that_differ_are_told_one_by_one():
-    lanes = [Lane("a", None, [burst((0.1, 0.1 * by, 0.1))]) for by in (1.0, 1.1, 1.2)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=[burst((0.1, 0.1 * by, 0.1))]) for by in (1.0, 1.1, 1.2)]  # type: ignore[arg-type]
     seen = measured.summarise(lanes, Regime())
     assert np.allclose(seen.worker_log_ratios, np.log([1.0, 1.1, 1.2]), atol=1e-3)
     assert seen.reason.startswith("worker spread")

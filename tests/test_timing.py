@@ -18,7 +18,12 @@ from xentbench.workers import WorkerError
 class FakeWorker:
     """Answers bursts of rounds drawn around given times, or fails at a given burst."""
 
-    def __init__(self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None) -> None:
+    system_s = 0.0
+
+    def __init__(
+        self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None, told=None, worked_s=0.0
+    ) -> None:
+        self.told, self.worked_s = told or {}, worked_s
         self.times, self.spread, self.rounds, self.fails_at, self.cpu = times, spread, rounds, fails_at, cpu
         self.source, self.log, self.asked = np.random.default_rng(0), log if log is not None else [], []
 
@@ -31,9 +36,14 @@ class FakeWorker:
             raise WorkerError(Status.CRASHED, "SIGSEGV", lost=True)
         noise = np.exp(self.spread * self.source.standard_normal((self.rounds, 3)))
         wall = torch.from_numpy((np.array(self.times) * 1000 * noise).astype(np.int64))
-        told = {"elapsed_ns": int(wall.sum()), "cpu_ns": int(wall.sum() * self.cpu)}
+        told = {"elapsed_ns": int(wall.sum()), "cpu_ns": int(wall.sum() * self.cpu), "changed": [], "leaks": ""}
         none = torch.zeros(0, 3, dtype=torch.int64)
-        return told, {"wall_ns": wall, "busy_ns": none, "faults": none}
+        losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
+        return told | self.told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses}
+
+    def cpu_s(self):
+        self.system_s += self.worked_s
+        return self.system_s
 
 
 def run(workers, budget: Budget | None = None, tick_s: float = 0.01) -> dict[str, Measured]:
@@ -130,3 +140,42 @@ def test_a_pool_is_asked_for_with_its_size():
     regime = Regime(pool_bytes=4096)
     seen = timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.01), random.Random(1), lambda: 0.0, regime)  # noqa: S311 - no secret
     assert seen["a"].status is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    ("worker", "status", "words"),
+    [
+        (FakeWorker(told={"changed": ["time.perf_counter_ns"]}), Status.TAMPERED, "changed time.perf_counter_ns"),
+        (FakeWorker(told={"changed": list("abcdef")}), Status.TAMPERED, "changed a, b, c and more"),
+        (FakeWorker(told={"leaks": "40 more open descriptors"}), Status.LEAKING, "40 more open descriptors"),
+        (FakeWorker(told={"changed": 3}), Status.FORGED, "not understood"),
+        (FakeWorker(told={"elapsed_ns": 10**9}), Status.TAMPERED, "its clock told"),
+        (FakeWorker(worked_s=0.05), Status.TAMPERED, "the system counted"),
+    ],
+)
+def test_what_a_worker_changes_or_cannot_have_seen_ends_its_cell(worker, status, words):
+    seen = run([("x", worker), ("honest", FakeWorker(spread=0.01))])
+    assert seen["x"].status is status
+    assert words in seen["x"].reason
+    assert seen["honest"].status is Status.PASSED
+
+
+def test_every_burst_of_a_witnessed_lane_is_judged_before_the_next_is_asked():
+    class Watching:
+        def __init__(self) -> None:
+            self.seen = []
+
+        def losses(self, seed, answers):
+            self.seen.append((seed, answers.shape))
+            if len(self.seen) == 3:
+                raise WorkerError(Status.STALE, "the loss of timed call 1 was given to another call")
+
+        def follow(self):
+            raise AssertionError
+
+    worker, witness, clock = FakeWorker(spread=0.5), Watching(), itertools.count()
+    lanes = [Lane("x", worker, witness)]
+    seen = timing.duel(lanes, Phase.FORWARD, Budget(4.0, 0.0), random.Random(1), lambda: next(clock) * 0.01)["x"]  # noqa: S311 - no secret
+    assert seen.status is Status.STALE
+    assert worker.asked.count("burst") == 3
+    assert len({seed for seed, _ in witness.seen}) == 3

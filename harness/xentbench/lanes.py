@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from xentbench import statistics
 from xentbench.spec import Status
 from xentbench.worker.duel import Burst
+from xentbench.worker.visits import ARMS, BASELINE
 from xentbench.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
     from xentbench.statistics import Floats
+    from xentbench.witness import Witness
     from xentbench.worker.duel import Ints
     from xentbench.worker.wire import Record, Tensors
 
     Clock = Literal["wall", "busy"]
 
-BASELINE, CANDIDATE, TWIN, ARMS = 0, 1, 2, 3
+
+SHOWN: Final = 3
+"""Names in one message."""
+HASTE: Final = 1.5
+"""A process that the system saw work so many times as long as its own clock did has a clock that runs slow."""
+SLACK_S: Final = 0.005
+"""For each burst: what a worker does before and after it, and what reading clocks takes."""
 
 
 @dataclass(slots=True)
@@ -29,10 +37,12 @@ class Lane:
     Attributes:
         name: of the implementation.
         worker: that is asked.
+        witness: holds what was answered while it was timed against what is right; None: nobody does.
         bursts: answered so far.
         empty_call_ns: what a call that does nothing takes there.
         faults: page faults a call of every arm, where calls are too short to be metered one by one.
         spent_s: on its bursts, by the parent's clock.
+        system_s: CPU time that the system says its process took for them.
         looks: taken at its interval.
         done: whether it is asked no more.
         error: that ended it.
@@ -40,10 +50,12 @@ class Lane:
 
     name: str
     worker: Worker
+    witness: Witness | None = None
     bursts: list[Burst] = field(default_factory=list)
     empty_call_ns: float = 0.0
     faults: tuple[float, ...] = (0.0,) * ARMS
     spent_s: float = 0.0
+    system_s: float = 0.0
     looks: int = 0
     done: bool = False
     error: WorkerError | None = None
@@ -64,17 +76,44 @@ class Lane:
         """Add the burst that a worker answered; one that is not understood ends the lane."""
         try:
             wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
+            losses = times["losses"].double().numpy()
+            changed, leaks = list(map(str, reply["changed"])), str(reply["leaks"])
             if not len(busy) == len(faults) in (0, len(wall)):
                 msg = f"{len(wall)} rounds, of which {len(busy)} metered"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            totals = (int(reply[name]) for name in ("elapsed_ns", "cpu_ns"))
-            self.bursts.append(Burst(wall, busy, faults, *totals))
+            if len(losses) != len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
+                msg = f"losses of {len(losses)} calls in {len(wall)} rounds"
+                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
+            self.bursts.append(Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses))
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
+            return
+        if changed:
+            msg = f"changed {', '.join(changed[:SHOWN])[:300]}{' and more' * (len(changed) > SHOWN)}"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif leaks:
+            self.end(WorkerError(Status.LEAKING, leaks[:300]))
 
     def end(self, error: WorkerError) -> None:
         """Ask no more of this worker: it has failed."""
         self.error, self.done = error, True
+
+    def settle(self) -> None:
+        """Judge the bursts as a whole, once they are over: the worker's clock by others, and its answers together."""
+        if self.error is not None:
+            return
+        told_s, slack_s = sum(burst.elapsed_ns for burst in self.bursts) * 1e-9, SLACK_S * len(self.bursts)
+        if told_s > self.spent_s + slack_s:
+            msg = f"its clock told {told_s:.3f} s of bursts that were over in {self.spent_s:.3f} s"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif self.system_s > HASTE * told_s + slack_s:
+            msg = f"its clock told {told_s:.3f} s of bursts for which the system counted {self.system_s:.3f} s of work"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif self.witness is not None:
+            try:
+                self.witness.follow()
+            except WorkerError as error:
+                self.end(error)
 
     @property
     def metered(self) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xentbench import statistics
-from xentbench.lanes import BASELINE, CANDIDATE, TWIN
 from xentbench.spec import Comparison, Status
+from xentbench.worker.visits import BASELINE, CANDIDATE, TWIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

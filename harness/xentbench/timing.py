@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xentbench import statistics
-from xentbench.lanes import CANDIDATE, Lane
 from xentbench.measured import Measured, Regime, deciding, summarise
+from xentbench.spec import Phase
+from xentbench.worker.visits import CANDIDATE, SLOTS
 from xentbench.workers import WorkerError
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-    from xentbench.spec import Phase
+    from xentbench.lanes import Lane
+
 
 BURST: Final = {"budget_s": 0.025, "least_rounds": 4, "most_rounds": 20_000}
 """Length of a burst: shorter ones interleave better, and spend more of the time on setting themselves up."""
@@ -68,16 +70,37 @@ def duel(
             lane.began(answer[0])
     while active := [lane for lane in lanes if not lane.done]:
         for lane in order.sample(active, len(active)):
-            start = now_s()
-            if answer := _ask(lane, "burst", {"seed": order.getrandbits(63), **BURST}):
-                lane.take(*answer)
-            lane.spent_s += now_s() - start
+            _burst(lane, phase, order, now_s)
             _look(lane, budget, regime)
             if lane.error is not None:  # the cell has ended: its other workers need not go on
                 for other in lanes:
                     other.done |= other.name == lane.name
+    for lane in lanes:
+        lane.settle()
     names = dict.fromkeys(lane.name for lane in lanes)
     return {name: summarise([lane for lane in lanes if lane.name == name], regime) for name in names}
+
+
+def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], float]) -> None:
+    """Ask for one burst, and judge what was answered: the next one's seed is not drawn before that is known."""
+    seed, worked_s, start_s = order.getrandbits(63), lane.worker.cpu_s(), now_s()
+    answer = _ask(lane, "burst", {"seed": seed, **BURST})
+    lane.spent_s += now_s() - start_s
+    lane.system_s += lane.worker.cpu_s() - worked_s
+    if answer is None:
+        return
+    lane.take(*answer)
+    if lane.error is not None or lane.witness is None:
+        return
+    try:
+        lane.witness.losses(seed, lane.bursts[-1].losses)
+        if phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
+            slot = order.randrange(SLOTS)
+            if kept := _ask(lane, "gradient", {"slot": slot}):
+                rows = kept[1].get("gradient")
+                lane.witness.gradient(seed, slot, None if rows is None else rows.double().numpy())
+    except WorkerError as error:
+        lane.end(error)
 
 
 def _ask(lane: Lane, verb: str, record: dict[str, Any]) -> Any:  # noqa: ANN401 - a reply, or None after an error

@@ -39,6 +39,7 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "call": 60.0,
     "begin": 60.0,
     "burst": 60.0,
+    "gradient": 60.0,
     "free": 30.0,
     "stop": 5.0,
 }
@@ -153,6 +154,13 @@ class Worker:
     def pid(self) -> int:
         """Number of its process, as its starter knows it."""
         return self._process.pid
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of its main thread by the system's count, in seconds; 0 where there is none (Linux)."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[0]) * 1e-9
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def _expect(self, problem: Problem) -> None:
         """Fit patience, and how many bytes an answer may have, to a problem."""

@@ -1,9 +1,9 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
 Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `prepare`, `call`, `begin`, `burst`,
-`free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the resident size. A
-reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no
-answers.
+`gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the
+resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
+`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from xentbench.worker import calls, compiled, loading, memory, versions, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
+from xentbench.worker.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,8 @@ _CAUGHT = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
 class Session:
     """What one worker holds: an implementation, a problem with its tensors, a duel."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipes: tuple[int, ...] = ()) -> None:
+        self.pipes = pipes
         self.clock = Clock.system()
         self.loss: Implementation | None = None
         self.wraps = False
@@ -52,6 +54,7 @@ class Session:
         self.bound: calls.Loss | None = None
         self.beside: tuple[calls.Loss, calls.Loss] | None = None
         self.duel: Duel | None = None
+        self.watch: Watch | None = None
         self.prepared: Callable[[], object] | None = None
 
     def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -162,11 +165,12 @@ class Session:
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
         faults = [] if self.duel.metered else self.duel.faults_a_call()
+        self.watch = Watch(self.pipes)
         return {"empty_call_ns": self.duel.empty_call_ns(), "faults": faults}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
-        """Run one burst of rounds and return its raw times."""
-        if self.duel is None:
+        """Run one burst of rounds; return its raw times, what the candidate answered, and what else has changed."""
+        if self.duel is None or self.watch is None:
             msg = "burst asked for before begin"
             raise RuntimeError(msg)
         graphs = compiled.counters()
@@ -178,12 +182,18 @@ class Session:
         if compiled.counters() != graphs:
             msg = "compiled again while it was timed"
             raise compiled.CompilationError(msg)
-        times = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults")}
-        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")}, times
+        tables = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults", "losses")}
+        watched = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
+        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
+
+    def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Return the rows that one slot remembers of a gradient of the last burst; nothing where there was none."""
+        kept = self.duel.remembered[record["slot"]] if self.duel is not None else None
+        return {}, {} if kept is None else {"gradient": torch.from_numpy(np.ascontiguousarray(kept))}
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
-        self.duel = self.prepared = self.bound = self.beside = self.inputs = self.problem = None
+        self.duel = self.watch = self.prepared = self.bound = self.beside = self.inputs = self.problem = None
         _trim()
         return {}, {}
 
@@ -225,7 +235,7 @@ class Session:
 
 def serve(fd_in: int, fd_out: int) -> None:
     """Answer requests until `stop` or the end of the pipe; an error is a reply, never the end of the loop."""
-    channel, session = wire.Channel(fd_in, fd_out), Session()
+    channel, session = wire.Channel(fd_in, fd_out), Session((fd_in, fd_out))
     verbs: dict[str, Callable[[Record, Tensors], tuple[Record, Tensors]]] = {
         "hello": session.hello,
         "describe": session.describe,
@@ -237,6 +247,7 @@ def serve(fd_in: int, fd_out: int) -> None:
         "call": session.call,
         "begin": session.begin,
         "burst": session.burst,
+        "gradient": session.gradient,
         "free": session.free,
     }
     while True:
@@ -274,8 +285,9 @@ def failure(error: BaseException, ask: str) -> Record:
     message = loading.one_line(error)
     if isinstance(error, NotImplementedError | calls.UnsupportedError):
         return {"status": Status.UNSUPPORTED, "reason": str(error)[:2000] or "NotImplementedError without a message"}
-    if isinstance(error, calls.WrongTypeError):
-        return {"status": Status.WRONG_TYPE, "reason": str(error)}
+    if isinstance(error, calls.WrongTypeError | calls.DeferredError):
+        kind = Status.DEFERRED if isinstance(error, calls.DeferredError) else Status.WRONG_TYPE
+        return {"status": kind, "reason": str(error)}
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
         return {"status": Status.OUT_OF_MEMORY, "reason": message}
     if isinstance(error, compiled.CompilationError) or (ask == "set-up" and "torch._dynamo" in type(error).__module__):
