@@ -31,9 +31,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed package."""
+    """Run the tests against the installed package, on two cores: a file's tests share what they made."""
     install(session, "-e", ".[workloads]", group="test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
 
 
 @nox.session

@@ -20,7 +20,7 @@ VERBS = ("list", "parity", "bench", "report", "compare", "selftest")
 
 
 def xentbench(*arguments: str, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from xentbench.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "xentbench", *arguments]
     environment = {**os.environ, "CI": "1", "COLUMNS": "100"}
     settings = {"cwd": cwd, "timeout": timeout, "env": environment}
     return subprocess.run(command, capture_output=True, text=True, check=False, **settings)

@@ -50,7 +50,7 @@ def rooms() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for file in PACKAGE.rglob("*.py"):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] not in ("__init__", "implementations", "mistakes"):
+        if parts[0] not in ("__init__", "__main__", "implementations", "mistakes"):
             found.setdefault(parts[0], []).append(file)
     # An editable install leaves this room's files under tests/.
     return found | {"mistakes": list(MISTAKES.glob("*.py"))}
