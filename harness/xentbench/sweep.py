@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
+SLOW_FIRST_S: Final = 0.5
+SLOW_FIRST_CALLS: Final = 20
+"""Set-up longer than so many seconds and so many calls is labelled."""
 WORKER_BYTES: Final = 180 * 2**20
 """Memory of a worker that holds nothing but torch, its share of what all map counted in (proportional set size)."""
 
@@ -192,6 +195,8 @@ class Sweep:
         labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
         labels += ["gradient-in-forward"] if ahead else []
+        labels += ["overwrites-input"] if entry.work.overwrites_input else []
+        labels += ["slow-first-call"] if is_slow_at_first(examined.setup_s, seen.latency_s) else []
         fields = {
             **cell_fields(entry, problem, phase, seen.status, seen.reason, labels),
             **timed.fields(),
@@ -278,6 +283,13 @@ def split(entry: Description, phase: Phase, seen: Measured) -> dict[str, Any]:
         return {}
     reason = f"makes its gradient in forward: compared by {Phase.FORWARD_BACKWARD}"
     return {"verdict": Comparison.INCONCLUSIVE, "reason": reason}
+
+
+def is_slow_at_first(setup_s: float | None, latency_s: float | None) -> bool:
+    """Whether the first calls take so much longer than the later ones that somebody who calls few must know."""
+    if setup_s is None or latency_s is None:
+        return False
+    return setup_s > SLOW_FIRST_S and setup_s > SLOW_FIRST_CALLS * latency_s
 
 
 def declared(examined: Examined) -> tuple[str, ...]:

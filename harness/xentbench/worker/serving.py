@@ -137,7 +137,12 @@ class Session:
         bound, problem, inputs = self._ready()
         phase = Phase(record["phase"])
         seen, is_steady = memory.settled(lambda: memory.reading(bound, problem, inputs, phase))
-        return {**dataclasses.asdict(seen), "is_steady": is_steady}, {}
+        known = [
+            tensor
+            for tensor in (getattr(inputs, field.name) for field in dataclasses.fields(inputs))
+            if tensor is not None
+        ]
+        return {**dataclasses.asdict(seen), "is_steady": is_steady, "kept_bytes": memory.kept_bytes(known)}, {}
 
     def prepare(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Make one call of a phase ready, and give back what the heap keeps: whatever the call touches is new."""
