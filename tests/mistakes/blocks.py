@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-
 from xentbench.mistakes.call import wide
 from xentbench.mistakes.frame import Frame, class_losses, mask
 from xentbench.mistakes.kernel import Kernel, Saved, gradient_of, scaled

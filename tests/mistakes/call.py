@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
     from xentbench.mistakes.mistake import Loss
 
 CLASSES_LAST = 2

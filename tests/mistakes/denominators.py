@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, after, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, divisor_of, reduce
 from xentbench.mistakes.kernel import Kernel, Saved, share_of

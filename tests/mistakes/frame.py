@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
 from xentbench.mistakes.call import Call, check, classes_last, wide
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, after, before, of_call, reference
 from xentbench.mistakes.frame import class_losses
 from xentbench.mistakes.kernel import Kernel, Saved, apply, effective_target, gradient_of, scaled, share_of

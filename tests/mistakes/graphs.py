@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-
 from xentbench.mistakes.call import after, wide
 from xentbench.mistakes.frame import Frame, class_losses
 from xentbench.mistakes.gradients import on_backward

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
-
 from xentbench.mistakes import frame
 from xentbench.mistakes.call import Call, check, classes_last, wide
 

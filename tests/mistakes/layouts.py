@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, before, classes_last, of_call, reference, wide
 from xentbench.mistakes.frame import Frame
 from xentbench.mistakes.mistake import Mistake

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, before, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, class_losses, divisor_of, reduce
 from xentbench.mistakes.kernel import Kernel, Saved

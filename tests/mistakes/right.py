@@ -10,7 +10,6 @@ import torch
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-
 from xentbench.mistakes import frame
 from xentbench.mistakes.blocks import running
 from xentbench.mistakes.call import Call, classes_last, of_call, reference, wide

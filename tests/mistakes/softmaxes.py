@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, after, before, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, class_losses, mask
 from xentbench.mistakes.kernel import Kernel, Saved, apply, gradient_of, refuse_double_backward

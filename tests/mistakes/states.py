@@ -6,7 +6,6 @@ import itertools
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, after, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, divisor_of, labels_of, reduce
 from xentbench.mistakes.gradients import on_backward

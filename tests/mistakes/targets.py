@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import Call, before, check, of_call, reference, wide
 from xentbench.mistakes.frame import Frame, ignored_rows, labels_of, mask, pick, spread
 from xentbench.mistakes.kernel import Kernel, Saved, effective_target, gradient_of, scaled

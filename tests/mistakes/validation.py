@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-
 from xentbench.mistakes.call import (
     Call,
     check_labels,
