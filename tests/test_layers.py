@@ -18,7 +18,7 @@ LAYERS = [
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
     *("statistics", "machine", "limits", "environment", "results"),
-    *("worker", "templates", "workers", "registry", "revisions"),
+    *("worker", "templates", "processes", "pace", "printed", "workers", "registry", "revisions"),
     *(
         "weighing",
         "examining",

@@ -115,8 +115,7 @@ def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp
 def test_a_worker_dies_with_its_parent(start: str):
     script = (
         f"import time\nfrom xentbench import workers\nfrom xentbench.workers import Worker\nworker = {start}\n"
-        "template = getattr(worker._process, '_template', worker._process)\n"
-        "print(worker.ask('hello')[0]['pid'], template.pid, flush=True)\ntime.sleep(60)\n"
+        "print(worker.ask('hello')[0]['pid'], worker._process.keeper_pid, flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

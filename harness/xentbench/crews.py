@@ -107,10 +107,7 @@ class Crew:
     _load_s: float = 0.0
 
     def start(self) -> None:
-        """Start what is missing or was lost; the first crew waits for the templates, which start together.
-
-        Only the main thread may call this: an exec'd worker dies with the thread that started it.
-        """
+        """Start what is missing or was lost; the first crew waits for the templates, which start together."""
         alive = [worker for worker in self.workers if worker.alive]
         settings = [{**self.environment, "PYTHONHASHSEED": str(number)} for number in range(len(alive), self.size)]
         compiles = self.entry.compiles or (self.baseline is not None and self.baseline.compiles)
