@@ -21,6 +21,7 @@ LAYERS = [
     *("worker", "templates", "processes", "pace", "printed", "workers", "registry", "revisions"),
     *(
         "weighing",
+        "leaks",
         "examining",
         "offers",
         "simplifying",

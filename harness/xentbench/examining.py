@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, parity, weighing
+from xentbench import inputs, leaks, parity, weighing
 from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict
 from xentbench.worker import calls, serving
 from xentbench.workers import Worker, WorkerError
@@ -64,7 +65,12 @@ def examine(
         reply, answered = worker.ask("answer")
         verdict = parity.judge(question, _answers(reply, answered), declared)
         is_weighed = measure_memory and verdict.status is Status.PASSED
+        if is_weighed and (reason := leaks.look(worker, question.problem)):
+            verdict = dataclasses.replace(
+                verdict, status=Status.LEAKING, failures=(Failure("leak", reason),), reason=reason
+            )
         weighed = weighing.weigh(worker, question.problem, phases) if is_weighed else {}
+        worker.check_silence("answer")
     except WorkerError as error:
         return Examined(_without_answer(error, declared, question.problem), setup_s, lost=error.lost)
     except (KeyError, TypeError, ValueError) as error:
@@ -105,6 +111,7 @@ def _answers(reply: Record, answered: Tensors) -> inputs.Answers:
         loss_no_grad=answered["loss_no_grad"],
         loss_again=answered["loss_again"],
         changed=tuple(map(str, reply["changed"])),
+        shared=tuple(map(str, reply["shared"])),
         notes=tuple(note for note in parity.NOTES if note in reply["notes"]),
         **{name: answered.get(name) for name in OPTIONAL},
     )

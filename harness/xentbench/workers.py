@@ -37,6 +37,7 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "load": 120.0,
     "set-up": 60.0,
     "answer": 60.0,
+    "repeat": 60.0,
     "memory": 60.0,
     "prepare": 60.0,
     "call": 60.0,

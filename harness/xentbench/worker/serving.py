@@ -1,9 +1,9 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `prepare`, `call`, `begin`, `burst`,
-`free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the resident size. A
-reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The
-worker holds no oracle and no answers.
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `prepare`, `call`, `begin`,
+`burst`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the resident
+size. A reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`.
+The worker holds no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -125,8 +125,18 @@ class Session:
         bound, problem, inputs = self._ready()
         answers = calls.answer(bound, problem, inputs)
         named = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
-        told = {name: list(named.pop(name)) for name in ("changed", "notes")}
+        told = {name: list(named.pop(name)) for name in ("changed", "notes", "shared")}
         return told, {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def repeat(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Call forward and backward so many times, or until the time is up, while the parent looks for what grows."""
+        bound, problem, inputs = self._ready()
+        end_s, made = time.perf_counter() + record["budget_s"], 0
+        while made < record["calls"] and time.perf_counter() < end_s:
+            calls.once(bound, problem, inputs)
+            made += 1
+        gc.collect()
+        return {"calls": made}, {}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Measure what a phase takes of torch's allocator, until two successive readings agree."""
@@ -231,6 +241,7 @@ def serve(fd_in: int, fd_out: int) -> None:
         "load": session.load,
         "set-up": session.set_up,
         "answer": session.answer,
+        "repeat": session.repeat,
         "memory": session.memory,
         "prepare": session.prepare,
         "call": session.call,
