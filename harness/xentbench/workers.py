@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from xentbench import environment, pace, processes, templates
 from xentbench.pace import Deadline
 from xentbench.printed import Printed
-from xentbench.spec import Description, Problem, Source, Status, inert
+from xentbench.spec import Description, Problem, Source, Status, UsageError, inert
 from xentbench.templates import Execed
 from xentbench.worker import wire
 from xentbench.worker.loading import without_folders
@@ -347,17 +347,21 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
             reply, _ = worker.ask("describe", record)
         found = [Description.read(source, entry) for entry in reply["implementations"]]
         broken = [
-            Description(str(part["name"]), source, str(part["origin"]), Status.IMPORT_FAILED, str(part["message"]))
+            _stand_in(source, Status.IMPORT_FAILED, str(part["message"]), str(part["name"]), str(part["origin"]))
             for part in reply["broken"]
         ]
     except WorkerError as error:
-        name = Path(source.where).stem
-        return [Description(name, source, Path(source.where).name, error.status, error.reason)]
-    except (KeyError, TypeError, ValueError) as error:  # the reply of a process that ran a stranger's module
-        name = Path(source.where).stem
-        reason = f"its description is not understood: {error}"
-        return [Description(name, source, Path(source.where).name, Status.IMPORT_FAILED, reason)]
+        return [_stand_in(source, error.status, error.reason)]
+    except (KeyError, TypeError, ValueError, UsageError) as error:  # of a process that ran a stranger's module
+        reason = f"its description is not understood: {inert(str(error))}"
+        return [_stand_in(source, Status.FORGED, reason)]
     return found + broken
+
+
+def _stand_in(source: Source, status: Status, reason: str, name: str = "", origin: str = "") -> Description:
+    """Return the entry of what cannot be asked; its name may be a file's, and so anything."""
+    place = Path(source.where)
+    return Description(inert(name or place.stem, 100), source, inert(origin or place.name), status, inert(reason))
 
 
 def load(

@@ -16,13 +16,12 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import torch
 
-from xentbench.worker.keeper import Keeper, adopt_orphans, die_with_parent, hold_back, tell
+from xentbench.worker.keeper import Keeper, adopt_orphans, die_with_parent, hold_back, leave, tell
 from xentbench.worker.serving import pay_for_imports, serve
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ class Template(Keeper):
 
 def _work(start: Start, ends: list[int], template: int) -> NoReturn:
     """Become the worker in this forked child: what an exec'd one is given, and nothing of the template's."""
+    code = 1
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -145,10 +145,9 @@ def _work(start: Start, ends: list[int], template: int) -> NoReturn:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, {start.core})
         serve(fd_in, fd_out)
-    except BaseException:  # noqa: BLE001 - an exec'd worker ends so too, and the stack above is the template's
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+        code = 0
+    finally:  # the stack above is the template's
+        leave(code)
 
 
 def main(fd: int) -> None:
