@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import time
 from pathlib import Path
 
 import faults
 import pytest
+from rich.console import Console
+from worker_fixtures import ONE_GOOD, plugin
 
-from xentbench import templates, workers
+from xentbench import planning, results, running, templates, workers
+from xentbench.console import Progressing
 from xentbench.crews import Examinee
 from xentbench.examining import Examined
 from xentbench.posing import Questions
@@ -88,6 +93,35 @@ def test_a_fault_ends_in_its_status_and_leaves_nothing(fault: faults.Fault, tmp_
             break
         time.sleep(0.05)
     assert alive() <= before, time.monotonic() - start_s
+
+
+@pytest.mark.slow
+def test_every_fault_in_one_run_costs_its_own_cells_and_no_other(tmp_path: Path):
+    honest = plugin(tmp_path, ONE_GOOD)
+    files = [
+        Source("file", str(faults.FOLDER / f"{theme}.py"), (str(faults.FOLDER.parent),)) for theme in faults.THEMES
+    ]
+    entries = [entry for file in files for entry in workers.describe(file, [PROBLEM.key])]
+    for name, fault in faults.IMPORTING.items():
+        (tmp_path / name).mkdir()
+        (entry,) = workers.describe(source(fault, tmp_path / name), [PROBLEM.key])
+        entries.append(dataclasses.replace(entry, name=name))
+    entries = [*workers.describe(Source("file", str(honest)), []), *random.Random(0).sample(entries, len(entries))]  # noqa: S311 - any order
+    phases = [Phase.FORWARD, Phase.FORWARD_BACKWARD]
+    posed = planning.Posed((PROBLEM,), {}, {}, ())
+    plan = planning.make(posed, entries, phases, planning.Preset(1200.0, 1, 0.1), seed=3)
+    journal = results.create(tmp_path / "runs")
+    run = running.bench(plan, journal, Progressing(Console(quiet=True), live=False), preset_name="test", grids=[])
+    cells = run.cells.set_index(["implementation", "phase"])["status"]
+    assert cells.index.is_unique
+    assert set(cells.index) == {(name, phase) for name in ["good", *ALL] for phase in phases}
+    ended = {name: {str(cells[name, phase]) for phase in phases} for name in ["good", *ALL]}
+    unlike = {name: ended[name] for name, fault in ALL.items() if ended[name] != {str(fault.status)}}
+    assert unlike == {}
+    assert ended["good"] == {"passed"}
+    assert run.cells[run.cells["implementation"] == "good"]["latency_s"].notna().all()
+    assert running.is_wrong(run)
+    assert alive() == set()
 
 
 def test_there_are_48_faults_and_every_status_has_one():
