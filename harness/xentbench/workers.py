@@ -168,7 +168,7 @@ class Worker:
         if reply.pop("token", None) != token:
             raise self._lose(Status.FORGED, f"{verb}: a record came that answers no request")
         if reply.get("ok") is not True:
-            if reply.get("status") not in set(Status) - {Status.PASSED}:
+            if str(reply.get("status")) not in set(Status) - {Status.PASSED}:
                 raise self._lose(Status.FORGED, f"{verb}: its reply is not of this protocol")
             raise self._failure(Status(reply["status"]), inert(str(reply.get("reason", "no reason given"))))
         return reply, answers
@@ -352,7 +352,13 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
         ]
     except WorkerError as error:
         return [_stand_in(source, error.status, error.reason)]
-    except (KeyError, TypeError, ValueError, UsageError) as error:  # of a process that ran a stranger's module
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        UsageError,
+    ) as error:  # of a process that ran a stranger's module
         reason = f"its description is not understood: {inert(str(error))}"
         return [_stand_in(source, Status.FORGED, reason)]
     return found + broken

@@ -27,6 +27,8 @@ PROTOCOL: Final = 3
 """Raised whenever a record's meaning changes; both ends compare it first."""
 RECORD_LIMIT_BYTES: Final = 64 * 2**20
 """Longest JSON text that is read; tensors do not count."""
+MOST_DIGITS: Final = 40
+"""Of an integer: 128 bits."""
 MOST_TENSORS: Final = 64
 """In one record."""
 _CHUNK_BYTES: Final = 2**20
@@ -200,7 +202,7 @@ def _deadline(within: Within) -> Left:
 
 def _parse(text: bytes) -> Record:
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_float=_finite, parse_int=_bounded, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         msg = f"a record is not JSON: {error}"
         raise MalformedError(msg) from None
@@ -208,6 +210,22 @@ def _parse(text: bytes) -> Record:
         msg = f"a record must be an object, got {type(record).__name__}"
         raise MalformedError(msg)
     return record
+
+
+def _finite(text: str) -> float:
+    """Return a number that arithmetic can be done with; raises ValueError for another."""
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{text[:20]} is no number of this protocol"
+        raise ValueError(msg)
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        msg = f"an integer of {len(text)} digits"
+        raise ValueError(msg)
+    return int(text)
 
 
 def _listing(record: Record) -> list[tuple[str, str, list[int]]]:
