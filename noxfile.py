@@ -47,8 +47,12 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def judge(session: nox.Session) -> None:
-    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour."""
-    install(session, "-e", ".[workloads]")
+    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour.
+
+    Before that, the tests that take minutes: every fault, every dishonest implementation.
+    """
+    install(session, "-e", ".[workloads]", group="test")
+    session.run("pytest", "-m", "slow")
     for _ in range(3):
         session.run("xentbench", "selftest", "judge")
     session.run("xentbench", "parity", "--compile", *session.posargs)

@@ -18,9 +18,10 @@ LAYERS = [
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
     *("statistics", "machine", "limits", "environment", "results"),
-    *("worker", "templates", "workers", "registry", "revisions", "challenge", "witness"),
+    *("worker", "templates", "processes", "pace", "printed", "workers", "registry", "revisions", "challenge", "witness"),
     *(
         "weighing",
+        "leaks",
         "examining",
         "offers",
         "simplifying",

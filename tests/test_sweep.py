@@ -39,10 +39,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         "@implementation('wrong-at-three')\ndef wrong(input, target):\n"
         "    return F.cross_entropy(input, target) * (2 if input.shape[1] == 3 else 1)\n"
         "@implementation('dies-late')\ndef dies(input, target):\n"
-        "    count[0] += 1\n    if count[0] > 200: raise ValueError('tired')\n"
+        "    count[0] += 1\n    if count[0] > 400: raise ValueError('tired')\n"
         "    return F.cross_entropy(input, target)\n"
         "@implementation('crashes-late')\ndef crashes(input, target):\n"
-        "    count[0] += 1\n    if count[0] > 60: import os; os.abort()\n"
+        "    count[0] += 1\n    if count[0] > 200: import os; os.abort()\n"
         "    return F.cross_entropy(input, target)\n"
     )
     entries = workers.describe(Source("file", str(plugin(folder, text))), [problem.key for problem in PROBLEMS])
@@ -121,6 +121,22 @@ def test_the_time_left_is_told_and_falls_to_what_the_report_takes(swept):
     assert len(watch.lefts_s) == 2 + 2 * 4
     assert watch.lefts_s[-1] == pytest.approx(sweep.REPORT_S)
     assert max(watch.lefts_s) <= 30.0
+
+
+def test_one_that_writes_after_its_last_answer_is_not_timed(tmp_path):
+    late = (
+        "import os\ndef leave(code, leave=os._exit):\n    for fd in range(3, 64):\n"
+        "        try: os.write(fd, b'1234')\n        except OSError: pass\n    leave(code)\nos._exit = leave\n"
+    )
+    entries = workers.describe(Source("file", str(plugin(tmp_path, late + ONE_GOOD))), [PROBLEMS[0].key])
+    plan = planning.make(planning.Posed(PROBLEMS[:1], {}, {}, ()), entries, list(Phase), planning.Preset(20.0, 1, 1), 3)
+    journal = results.create(tmp_path / "runs")
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, Looking()).run()
+    cells = results.read(journal.folder).cells
+    assert len(cells) == len(Phase)
+    assert set(cells["status"]) == {Status.FORGED}
+    assert cells["latency_s"].isna().all()
 
 
 def test_the_default_allocator_is_timed_beside_the_kept_heap_where_that_is_wanted(tmp_path):

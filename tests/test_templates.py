@@ -132,7 +132,7 @@ from xentbench import workers
 from xentbench.spec import Description, Source
 worker = workers.Worker(template=workers.template({}))
 workers.load(worker, Description("hangs", Source("file", sys.argv[1]), "losses.py"), threads=1)
-print(worker.ask("hello")[0]["pid"], worker._process._template.pid, flush=True)
+print(worker.ask("hello")[0]["pid"], worker._process.keeper_pid, flush=True)
 with workers.stoppable(1) as pool:
     pool.submit(worker.ask, "set-up", {"problem": "N=4,C=3", "seed": 0, "phases": ["forward"]}).result()
 """

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from xentbench import options
-from xentbench.spec import EnvironmentMismatchError, UsageError
+from xentbench.spec import EnvironmentMismatchError, UsageError, inert
 
 STDOUT = "-"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -273,6 +273,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(message: str, code: int = USAGE) -> int:
-    line = " ".join(message.split())
+    line = inert(message, 4000)
     print(f"xentbench: {line}", file=sys.stderr)  # noqa: T201 - the one line that a person is told
     return code

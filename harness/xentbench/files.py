@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -28,3 +30,9 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def folder_name(text: str) -> str:
+    """Return a name for a folder that is this text's alone: neither a path, nor hidden, nor too long."""
+    plain = re.sub(r"[^A-Za-z0-9+-]", "_", text)[:60]
+    return f"{plain}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]}"

@@ -61,6 +61,7 @@ class Answers:
         gradient: of the upstream-weighted loss with respect to the logits, or None where there was none.
         target_gradient: with respect to a probability target that requires it, or None.
         changed: inputs whose bytes were different afterwards, e.g. `"logits after backward"`.
+        shared: what the loss lies in the same storage with, e.g. `"the logits"`.
         second_loss: result of a second call, with the values of `another`, made before the first one's backward.
         second_gradient: of that second call.
         gradient_again: a second backward through the first call's graph (`retain_graph`).
@@ -75,6 +76,7 @@ class Answers:
     gradient: torch.Tensor | None
     target_gradient: torch.Tensor | None
     changed: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     second_loss: torch.Tensor | None = None
     second_gradient: torch.Tensor | None = None
     gradient_again: torch.Tensor | None = None

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from xentbench import environment, limits, machine
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.examining import Examined, reproduce
+from xentbench.files import folder_name
 from xentbench.limits import Survey
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
-from xentbench.spec import Comparison, Description, Phase, Problem, Status
+from xentbench.spec import Comparison, Description, Phase, Problem, Status, Verdict
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP, build_caches, stoppable
@@ -115,6 +116,17 @@ class Sweep:
                 rate_s = (self.now_s() - started_s) / max(1, len(self.examined))
                 left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
+        for examinee in examinees.values():
+            if examinee.forged:
+                self._distrust(examinee.entry, examinee.forged)
+
+    def _distrust(self, entry: Description, reason: str) -> None:
+        """End the cells of one that was right, and wrote to the pipe after its last answer: it is not timed."""
+        for problem in self.plan.asked:
+            seen = self.examined.get((entry.name, problem.key))
+            if seen and seen.verdict.status is Status.PASSED:
+                self.examined[entry.name, problem.key] = Examined(Verdict(Status.FORGED, reason=reason))
+                self._write_all(entry, problem, Status.FORGED, reason)
 
     def _judged(self, entry: Description, problem: Problem, examined: Examined) -> None:
         verdict = examined.verdict
@@ -262,7 +274,7 @@ class Sweep:
 
     def _environment(self, entry: Description, builds: Path, allocator: str) -> dict[str, str]:
         """Return a worker's settings: its heap, and a build cache that no other implementation shares."""
-        cache = builds / entry.name
+        cache = builds / folder_name(entry.name)
         cache.mkdir(exist_ok=True)
         heap = WARM_HEAP if allocator == "warm" else {}
         return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.conditions.threads)}

@@ -1,9 +1,10 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `prepare`, `call`, `begin`, `burst`,
-`gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the
-resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
-`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no answers.
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `prepare`, `call`, `begin`,
+`burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads
+the resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
+`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The worker holds
+no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import dataclasses
+import errno
 import gc
 import os
 import platform
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 # Bound before any implementation is loaded, so that a patched torch changes neither side of the duel by itself.
 BASELINE = Implementation(CROSS_ENTROPY.baseline, functional.cross_entropy)
-_CAUGHT = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Session:
@@ -129,8 +129,18 @@ class Session:
         bound, problem, inputs = self._ready()
         answers = calls.answer(bound, problem, inputs)
         named = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
-        told = {name: list(named.pop(name)) for name in ("changed", "notes")}
+        told = {name: list(named.pop(name)) for name in ("changed", "notes", "shared")}
         return told, {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def repeat(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Call forward and backward so many times, or until the time is up, while the parent looks for what grows."""
+        bound, problem, inputs = self._ready()
+        end_s, made = time.perf_counter() + record["budget_s"], 0
+        while made < record["calls"] and time.perf_counter() < end_s:
+            calls.once(bound, problem, inputs)
+            made += 1
+        gc.collect()
+        return {"calls": made}, {}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Measure what a phase takes of torch's allocator, until two successive readings agree."""
@@ -247,6 +257,7 @@ def serve(fd_in: int, fd_out: int) -> None:
         "load": session.load,
         "set-up": session.set_up,
         "answer": session.answer,
+        "repeat": session.repeat,
         "memory": session.memory,
         "prepare": session.prepare,
         "call": session.call,
@@ -260,16 +271,17 @@ def serve(fd_in: int, fd_out: int) -> None:
             record, given = channel.receive()
         except wire.ChannelClosedError:
             return
+        token = record.pop("token", "")
         if record["ask"] == "stop":
-            channel.send({"ok": True, "last": True})
+            channel.send({"ok": True, "last": True, "token": token})
             return
         try:
             reply, answers = verbs[record["ask"]](record, given)
-        except _CAUGHT as error:
+        except BaseException as error:  # noqa: BLE001 - an implementation may raise anything
             reply, answers = {"ok": False, **failure(error, record["ask"])}, {}
         else:
             reply = {"ok": True, **reply}
-        channel.send(reply, answers)
+        channel.send({**reply, "token": token}, answers)
 
 
 def _trim() -> None:
@@ -289,17 +301,26 @@ def failure(error: BaseException, ask: str) -> Record:
     """Return status and reason of an exception that an implementation raised while it served a request."""
     message = loading.one_line(error)
     if isinstance(error, NotImplementedError | calls.UnsupportedError):
-        return {"status": Status.UNSUPPORTED, "reason": str(error)[:2000] or "NotImplementedError without a message"}
+        said = message.partition(": ")[2]
+        return {"status": Status.UNSUPPORTED, "reason": said or "NotImplementedError without a message"}
     if isinstance(error, calls.WrongTypeError | calls.DeferredError):
         kind = Status.DEFERRED if isinstance(error, calls.DeferredError) else Status.WRONG_TYPE
-        return {"status": kind, "reason": str(error)}
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+        return {"status": kind, "reason": message.partition(": ")[2]}
+    if _is_out_of_memory(error, message):
         return {"status": Status.OUT_OF_MEMORY, "reason": message}
-    if isinstance(error, compiled.CompilationError) or (ask == "set-up" and "torch._dynamo" in type(error).__module__):
+    compiling = ask == "set-up" and "torch._dynamo" in str(type(error).__module__)
+    if compiling or isinstance(error, compiled.CompilationError):
         return {"status": Status.SET_UP_FAILED, "reason": message}
     if ask == "load":
         return {"status": Status.IMPORT_FAILED, "reason": message}
     return {"status": Status.RAISED, "reason": message}
+
+
+def _is_out_of_memory(error: BaseException, message: str) -> bool:
+    """Whether memory was refused, by Python, torch, the C++ library or the system."""
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    told = any(text in message for text in ("can't allocate memory", "std::bad_alloc"))
+    return refused or told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Record:
@@ -342,12 +363,3 @@ def _inputs(problem: Problem, record: Record, given: Tensors) -> tensors.Inputs:
         return tensors.place(problem, whole)
     recorded = tensors.Recorded(given["logits"], given["target"], given.get("weight"), sha256="")
     return tensors.make(problem, record["seed"], recorded)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when its parent's thread ends (Linux); leave at once if that has happened."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig, sigkill = 1, 9
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

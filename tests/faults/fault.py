@@ -1,0 +1,45 @@
+"""A loss with one fault, and how to declare it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xentbench import Implementation, implementation
+from xentbench.spec import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a faulty loss has to end.
+
+    Attributes:
+        name: of the implementation.
+        theme: module that it is in; empty where it has a file of its own.
+        status: it ends in.
+        told: part of its reason.
+        text: of its own file; empty where it is in a theme.
+    """
+
+    name: str
+    theme: str
+    status: Status
+    told: str = ""
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults of one theme: a decorator that makes an implementation and remembers how it has to end."""
+
+    theme: str
+    listed: list[Fault] = field(default_factory=list)
+
+    def __call__(
+        self, name: str, status: Status, told: str = "", **declared: Any
+    ) -> Callable[[Callable[..., Any]], Implementation]:
+        self.listed.append(Fault(name, self.theme, status, told))
+        return implementation(name, **declared)
