@@ -13,11 +13,23 @@ from xentbench import mistakes
 PACKAGE = Path(xentbench.__file__).parent
 MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
-    *("files", "threads", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
+    *(
+        "files",
+        "threads",
+        "spec",
+        "shards",
+        "drawing",
+        "inputs",
+        "problems",
+        "recordings",
+        "capturing",
+        "trained",
+        "workloads",
+    ),
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
-    *("statistics", "machine", "limits", "environment", "results"),
+    *("statistics", "machine", "limits", "environment", "journal", "results"),
     *("worker", "templates", "workers", "registry", "revisions"),
     *(
         "weighing",
@@ -33,6 +45,7 @@ LAYERS = [
         "timing",
         "squads",
         "planning",
+        "resuming",
         "sweep",
         "checking",
         "baseline",
@@ -41,7 +54,7 @@ LAYERS = [
         "twins",
         "selftest",
     ),
-    *("report", "console", "options", "judging", "showing", "running", "cli"),
+    *("report", "console", "options", "judging", "ordering", "showing", "running", "cli"),
 ]
 WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 COMPARABLE: Final = (
     *("torch", "device", "device_model", "cpu", "cpu_capability", "cores"),
@@ -22,6 +22,8 @@ COMPARABLE: Final = (
 """Settings that must be equal before ratios of two runs are compared."""
 UNTOLD: Final = "not told"
 PACKAGES: Final = ("torch", "numpy", "scipy", "xentbench")
+RESUMABLE: Final = (*dict.fromkeys((*COMPARABLE, "python", *PACKAGES, "torch_build", "compiler")),)
+"""Settings and versions that must be equal before a run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,11 @@ def available_bytes() -> int:
     return min(system, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else system
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str] = COMPARABLE
+) -> dict[str, tuple[Any, Any]]:
     """Return the settings that forbid a comparison, name to the two values: unlike ones, and what either leaves out."""
-    told = {key: (one.get(key, UNTOLD), other.get(key, UNTOLD)) for key in COMPARABLE}
+    told = {key: (one.get(key, UNTOLD), other.get(key, UNTOLD)) for key in keys}
     return {key: pair for key, pair in told.items() if UNTOLD in pair or pair[0] != pair[1]}
 
 

@@ -1,6 +1,8 @@
 """Plan -> run -> journal: judge every cell, then time those that are right, problem by problem.
 
-Cells are written as they end; a run that is stopped keeps every finished one.
+Cells are written as they end; a run that is stopped keeps every finished one. A group, all cells of one problem and
+phase, is timed together: one with a cell missing is timed again as a whole, whatever ended in anything else than a time
+excepted.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from xentbench.workers import WARM_HEAP, build_caches, stoppable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from xentbench.journal import Journal
     from xentbench.measured import Measured
     from xentbench.planning import Plan
-    from xentbench.results import Journal
     from xentbench.squads import Timed
 
 REPORT_S: Final = 15.0
@@ -66,6 +68,7 @@ class Sweep:
         now_s: the parent's clock.
         survey: what the bounds beside every time rest on.
         examined: what the judge found, by implementation and problem key.
+        finished: how cells ended in earlier sittings of this run.
     """
 
     plan: Plan
@@ -74,6 +77,7 @@ class Sweep:
     now_s: Callable[[], float] = time.monotonic
     survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
+    finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
 
     def run(self) -> None:
         """Write the cells that nobody is asked, judge the others, time those that are right."""
@@ -81,15 +85,33 @@ class Sweep:
         for problem in self.plan.problems:
             for entry in self.plan.implementations:
                 if why := self.plan.why_not(entry, problem):
-                    self._write_all(entry, problem, *why)
+                    self._write_all(entry, problem, *why, phases=self._missing(entry, problem))
         with tempfile.TemporaryDirectory(prefix="xentbench-build-") as builds:
             self._judge(Path(builds), deadline_s)
             self._time(Path(builds), deadline_s)
 
+    def _missing(self, entry: Description, problem: Problem) -> list[Phase]:
+        """Return the phases of a pair that no sitting finished."""
+        return [phase for phase in self.plan.phases if (entry.name, problem.key, phase) not in self.finished]
+
+    def _open(self, problem: Problem) -> list[Phase]:
+        """Return the phases of a problem that have a cell missing."""
+        missing = {phase for entry in self.plan.implementations for phase in self._missing(entry, problem)}
+        return [phase for phase in self.plan.phases if phase in missing]
+
+    def _due(self, entry: Description, problem: Problem) -> list[Phase]:
+        """Return the phases of a pair to be timed: of open groups, what is missing and what has a time."""
+        ended = {phase: self.finished.get((entry.name, problem.key, phase)) for phase in self._open(problem)}
+        return [phase for phase, status in ended.items() if status in (None, Status.PASSED)]
+
+    def _asked(self, problem: Problem) -> list[Description]:
+        """Return who is asked this problem: whoever can be and has a phase due."""
+        return [entry for entry in self.plan.askable(problem) if self._due(entry, problem)]
+
     def _judge(self, builds: Path, deadline_s: float) -> None:
         """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
-        steps = sum(len(self.plan.askable(problem)) for problem in self.plan.asked)
+        steps = sum(len(self._asked(problem)) for problem in self.plan.asked)
         self.watch.stage("judging", steps)
         started_s = self.now_s()
         with stoppable(PARALLEL) as pool, contextlib.ExitStack() as stack:
@@ -97,40 +119,45 @@ class Sweep:
                 entry.name: stack.enter_context(self._examinee(entry, builds)) for entry in self.plan.implementations
             }
             for problem in self.plan.asked:
-                entries = self.plan.askable(problem)
-                if self._is_late(deadline_s, entries, problem):
+                entries = self._asked(problem)
+                if not entries or self._is_late(deadline_s, entries, problem):
                     continue
                 question = questions(problem)
                 self.survey.count(problem, question.inputs)
                 jobs = [
-                    pool.submit(examinees[e.name].examine, question, self.plan.phases, measure_memory=True)
+                    pool.submit(examinees[e.name].examine, question, self._open(problem), measure_memory=True)
                     for e in entries
                 ]
-                for entry, job in zip(entries, jobs, strict=True):
-                    self._judged(entry, problem, job.result())
+                seen = [self._seen(entry, problem, job.result()) for entry, job in zip(entries, jobs, strict=True)]
+                # Written when all have answered: a failure's message tells the right answer.
+                for entry, examined in zip(entries, seen, strict=True):
+                    self._judged(entry, problem, examined)
                 questions.forget(problem)
                 rate_s = (self.now_s() - started_s) / max(1, len(self.examined))
                 left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
 
+    def _seen(self, entry: Description, problem: Problem, examined: Examined) -> Examined:
+        self.examined[entry.name, problem.key] = examined
+        self.watch.step(f"{entry.name} at {problem.label}: {examined.verdict.status}")
+        return examined
+
     def _judged(self, entry: Description, problem: Problem, examined: Examined) -> None:
         verdict = examined.verdict
-        self.examined[entry.name, problem.key] = examined
-        self.journal.verdict(verdict_fields(entry, problem, examined, self.plan.seed))
-        self.watch.step(f"{entry.name} at {problem.label}: {verdict.status}")
-        if verdict.status is not Status.PASSED:
-            self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined))
+        self.journal.verdict(verdict_fields(entry, problem, examined))
+        if verdict.status is not Status.PASSED:  # in any sitting: no time of it stands then
+            self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
 
     def _time(self, builds: Path, deadline_s: float) -> None:
         """Time the right ones: problems in random order, in subgroups that the memory allows."""
         order = random.Random(self.plan.seed)  # noqa: S311 - replayable by the run's seed
         right = {problem.key: self._right(problem) for problem in self.plan.asked}
         todo = [problem for problem in self.plan.asked if right[problem.key]]
-        cells = sum(len(right[problem.key]) for problem in todo) * len(self.plan.phases)
-        self.watch.stage("timing", cells)
+        cells = {problem: sum(len(self._due(e, problem)) for e in right[problem.key]) for problem in todo}
+        self.watch.stage("timing", sum(cells.values()))
         subgroups = self._subgroups(right)
-        total = sum(weight(problem) * len(right[problem.key]) for problem in todo) * self._duels
-        purse = Purse(deadline_s, total * len(self.plan.phases), len(todo) * len(subgroups))
+        total = sum(weight(problem) * count for problem, count in cells.items()) * self._duels
+        purse = Purse(deadline_s, total, len(todo) * len(subgroups))
         for subgroup in subgroups:
             with self._squad(subgroup, builds) as squad:
                 squad.start()
@@ -152,16 +179,20 @@ class Sweep:
         self.survey.look(problem)
         ready = self._set_up(squad, entries, problem)
         purse.paid_overhead(self.now_s() - start)
-        purse.spare(weight(problem) * (len(entries) - len(ready)) * self._duels * len(self.plan.phases))
+        lost = sum(len(self._due(entry, problem)) for entry in entries if entry not in ready)
+        purse.spare(weight(problem) * lost * self._duels)
         one_thread = self.plan.conditions.threads == 1 and problem.device == "cpu"
         regime = Regime(self.plan.pool_bytes, one_thread, self.plan.conditions.allocator == "warm")
-        for phase in self.plan.phases:
-            lanes = len(ready) * self._duels
+        for phase in self._open(problem):
+            due = [entry for entry in ready if phase in self._due(entry, problem)]
+            if not due:
+                continue
+            lanes = len(due) * self._duels
             start = self.now_s()
             share_s = purse.share_s(start, weight(problem), lanes, cell_limit_s(problem))
             budget = Budget(share_s, self.plan.preset.half_width)
-            timed = squad.duel({entry.name for entry in ready}, phase, budget, order, self.now_s, regime)
-            for entry in ready:
+            timed = squad.duel({entry.name for entry in due}, phase, budget, order, self.now_s, regime)
+            for entry in due:
                 self._timed(entry, problem, phase, timed[entry.name])
             purse.paid(weight(problem) * lanes, self.now_s() - start)
             self.watch.left(purse.left_s(self.now_s()) + REPORT_S)
@@ -170,11 +201,12 @@ class Sweep:
     def _set_up(self, squad: Squad, entries: Sequence[Description], problem: Problem) -> list[Description]:
         """Return who is ready; the cells of the others end here."""
         names, recorded = {entry.name for entry in entries}, self.plan.recorded.get(problem.key)
-        errors = squad.set_up(names, problem.key, self.plan.seed, self.plan.phases, recorded)
+        errors = squad.set_up(names, problem.key, self.plan.seed, self._open(problem), recorded)
         for entry in entries:
             if error := errors.get(entry.name):
-                self._write_all(entry, problem, error.status, f"set up for timing: {error.reason}")
-                for phase in self.plan.phases:
+                due, reason = self._due(entry, problem), f"set up for timing: {error.reason}"
+                self._write_all(entry, problem, error.status, reason, phases=due)
+                for phase in due:
                     self.watch.step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
         return [entry for entry in entries if entry.name not in errors]
 
@@ -215,22 +247,29 @@ class Sweep:
             return False
         reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
-            self._write_all(entry, problem, Status.SKIPPED, reason)
+            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._missing(entry, problem))
         return True
 
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""
         return [
             entry
-            for entry in self.plan.askable(problem)
+            for entry in self._asked(problem)
             if (seen := self.examined.get((entry.name, problem.key))) and seen.verdict.status is Status.PASSED
         ]
 
     def _write_all(
-        self, entry: Description, problem: Problem, status: Status, reason: str, labels: Iterable[str] = ()
+        self,
+        entry: Description,
+        problem: Problem,
+        status: Status,
+        reason: str,
+        labels: Iterable[str] = (),
+        *,
+        phases: Iterable[Phase],
     ) -> None:
-        """Write the same ending for every phase of a pair."""
-        for phase in self.plan.phases:
+        """Write the same ending for phases of a pair."""
+        for phase in phases:
             fields = cell_fields(entry, problem, phase, status, reason, labels)
             self.journal.cell(fields)
             self.watch.cell(fields)
@@ -300,8 +339,8 @@ def cell_fields(
     }
 
 
-def verdict_fields(entry: Description, problem: Problem, examined: Examined, seed: int) -> dict[str, Any]:
-    """Return the journal's line of one verdict."""
+def verdict_fields(entry: Description, problem: Problem, examined: Examined) -> dict[str, Any]:
+    """Return the journal's line of one verdict: without the seed, which whoever is judged could read there."""
     verdict = examined.verdict
     return {
         "implementation": entry.name,
@@ -316,5 +355,5 @@ def verdict_fields(entry: Description, problem: Problem, examined: Examined, see
         "labels": list(verdict.labels),
         "failures": [{"quantity": failure.quantity, "message": failure.message} for failure in verdict.failures],
         "setup_s": examined.setup_s,
-        "reproduce": reproduce(entry, problem, seed),
+        "reproduce": reproduce(entry, problem),
     }
