@@ -30,6 +30,8 @@ LOSSES = ONE_GOOD + (
 STATUSES = {"good": {Status.PASSED}, "negated": {Status.WRONG_VALUE}, "interrupts": {Status.RAISED}}
 GONE_S = 2.0
 """In which no worker is left of a parent that was killed."""
+IMPORTED_S = 60.0
+"""In which nothing else is left either: a template ends when it has imported torch, and holds no implementation."""
 
 
 @dataclass
@@ -83,19 +85,20 @@ class Endured:
         assert not is_running or str(process.pid) in self.alive()
         process.kill()
         process.communicate()
-        end_s = time.monotonic() + GONE_S
-        while self.alive() and time.monotonic() < end_s:
-            time.sleep(0.02)
-        assert self.alive() == []
+        for kind, limit_s in (("worker", GONE_S), ("", IMPORTED_S)):
+            end_s = time.monotonic() + limit_s
+            while self.alive(kind) and time.monotonic() < end_s:
+                time.sleep(0.02)
+            assert self.alive(kind) == {}
 
-    def alive(self) -> list[str]:
-        """Return the processes that carry this run's mark."""
-        mark, found = os.fsencode(self.folder / "tmp"), []
+    def alive(self, kind: str = "") -> dict[str, str]:
+        """Return pid and working folder of the processes that carry this run's mark."""
+        mark, found = os.fsencode(self.folder / "tmp"), {}
         for place in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if mark in place.read_bytes():
-                    found.append(place.parent.name)
-        return found
+                    found[place.parent.name] = str((place.parent / "cwd").readlink())
+        return {pid: folder for pid, folder in found.items() if f"xentbench-{kind}" in folder or not kind}
 
     def cells(self) -> dict[tuple[str, str, str], str]:
         """Return how each cell ended; none comes twice."""

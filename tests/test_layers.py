@@ -46,6 +46,7 @@ LAYERS = [
         "squads",
         "planning",
         "resuming",
+        "devices",
         "sweep",
         "checking",
         "baseline",

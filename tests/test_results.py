@@ -190,3 +190,17 @@ def test_the_latest_run_is_the_one_begun_last_whatever_its_name(tmp_path: Path):
     for name, started in (("a-nightly", "2026-03-02"), ("z-nightly", "2026-03-01")):
         results.create(tmp_path, name).found({"started": started})
     assert results.find("latest", tmp_path).name == "a-nightly"
+
+
+def test_shards_that_never_met_on_one_disk_are_told_where_they_differ(tmp_path: Path):
+    here = {"torch": "2.13", "cpu": "one"}
+    for number, there in ((1, here), (2, here | {"cpu": "another"}), (3, here)):
+        journal = results.create(tmp_path, "r", f"{number}of3")
+        journal.found({**HEAD, "environment": here, "digest": "a"})
+        journal.began({"part": journal.part, "environment": there, "digest": "b" if number == 3 else "a"})
+    notes = results.read(tmp_path / "r").damage
+    assert len(notes) == 2
+    assert "shard 2of3" in notes[0]
+    assert "cpu (was one, is another)" in notes[0]
+    assert "shard 3of3" in notes[1]
+    assert "source" in notes[1]

@@ -94,9 +94,16 @@ def container_cores() -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
-def measuring_core() -> int | None:
-    """Return the core that workers are pinned to: the last allowed one, since the first takes most interrupts."""
-    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+def measuring_core(rank: int = 0) -> int | None:
+    """Return the core that workers are pinned to: the last allowed one, since the first takes most interrupts.
+
+    Args:
+        rank: of the device among those that are timed side by side; each has a core of its own, where there are enough.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    return cores[rank % len(cores)]
 
 
 def last_level_cache_bytes() -> int:

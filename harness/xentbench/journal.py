@@ -1,11 +1,11 @@
 """The journal of a run: its one writer, and its lines, each whole, checked and on the disk before the next cell begins.
 
 A run's folder holds `run.json` (the plan and its conditions) and parts, one of the whole or one of each shard:
-`journal.jsonl`, `samples.jsonl` and `journal.lock`; of shard 3 of 8 `journal-3of8.jsonl` and so on. A line is one JSON
-object: `schema`, `run`, `contract`, `kind`, `sitting`, the fields of that kind, and `crc32` over all the rest. A sitting
-is what one process wrote, from its start to its end, under a seed of its own. Kinds:
+`journal.jsonl`, `samples.jsonl` and `journal.lock`; of shard 3 of 8 `journal-3of8.jsonl` and so on. A line is a JSON
+object: `schema`, `run`, `contract`, `kind`, `sitting`, the fields of that kind, and `crc32` over all the rest. What
+one process wrote, from its start to its end and under a seed of its own, is a sitting. Kinds:
 
-- `sitting`: one began.
+- `sitting`: one began, with which plan and settings.
 - `verdict`, `cell`: what it found; later lines on the same cell stand for earlier ones.
 - `ended`: it ended, other than by SIGKILL or a power failure; the seed, a secret until then.
 

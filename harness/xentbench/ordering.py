@@ -44,12 +44,14 @@ class Order:
         journal: of its share; nobody else writes it.
         finished: how cells ended in earlier sittings.
         again: the command line that goes on, should this sitting be stopped.
+        facts: what the journal holds of this sitting's start.
     """
 
     plan: Plan
     whole: Plan
     journal: Journal
     again: str
+    facts: Mapping[str, Any]
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
 
     @property
@@ -82,6 +84,7 @@ def place(given: Given) -> Order:
         journal = results.create(runs, run, shard.part) if run and (runs / run).exists() else None
     plan, grids = _plan(given)
     info = head(plan, given, shard, grids)
+    info["digest"] = resuming.digest(info)
     info["clock_trial"] = comparable_trial(results.trial(runs), info["environment"])
     journal = journal or results.create(runs, run, shard.part)
     done = {}
@@ -90,7 +93,9 @@ def place(given: Given) -> Order:
         done = results.finished(results.read(journal.folder))
     files = {"--plugin": given.plugins, "": given.names, "--logits": [f for f in [given.asked["logits_file"]] if f]}
     again = resuming.command(journal.run, shard, str(runs), files)
-    return Order(plan.share(shard), plan, journal, again, done)
+    settings = {name: info["environment"].get(name) for name in environment.RESUMABLE}
+    facts = {"part": journal.part, "digest": info["digest"], "environment": settings}
+    return Order(plan.share(shard), plan, journal, again, facts, done)
 
 
 def _shard(how: Mapping[str, Any]) -> Shard:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from xentbench import environment
 from xentbench.files import write_atomically
 from xentbench.journal import HEAD, JOURNAL, READABLE, SAMPLES, Journal, lines, parts
 from xentbench.spec import Phase, Problem, Status, UsageError
@@ -239,7 +240,8 @@ def read(folder: Path) -> Run:
     )
     tables = (_frame(cells, list(CELL_COLUMNS)), _frame(found, list(VERDICT_COLUMNS)))
     cells_table, verdicts = (_in_plan_order(table, info) for table in tables)
-    return Run(folder, run, info | _summary(sittings), cells_table, verdicts, (*damage, *odd, *odder))
+    notes = (*damage, *odd, *odder, *_strangers(records, info))
+    return Run(folder, run, info | _summary(sittings), cells_table, verdicts, notes)
 
 
 def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
@@ -315,6 +317,22 @@ def _sittings(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             sitting |= {name: record[name] for name in sitting if name in record}
     named = [{"sitting": name, **fields} for name, fields in told.items() if name]
     return sorted(named, key=lambda one: (str(one["started"]), one["part"]))
+
+
+def _strangers(records: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> list[str]:
+    """Return notes about sittings of another plan or in another environment: shards that never met on one disk."""
+    notes = []
+    for record in records:
+        settings = record.get("environment")
+        if record["kind"] != "sitting" or not isinstance(settings, dict):
+            continue
+        unlike = environment.differences(info.get("environment", {}), settings, tuple(settings))
+        told = [f"{name} (was {one}, is {other})" for name, (one, other) in unlike.items()]
+        told += ["the plan or an implementation's source"] if record.get("digest") != info.get("digest") else []
+        if told:
+            where = f"shard {record['part']}" if record["part"] else "a sitting"
+            notes.append(f"{where} is of another run than run.json tells, it differs in {', '.join(told)}")
+    return list(dict.fromkeys(notes))
 
 
 def _summary(sittings: list[dict[str, Any]]) -> dict[str, Any]:

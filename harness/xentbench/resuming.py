@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 from pathlib import Path
@@ -52,6 +54,12 @@ def described(plan: Plan) -> list[dict[str, Any]]:
         }
         for entry in plan.implementations
     ]
+
+
+def digest(info: Mapping[str, Any]) -> str:
+    """Return a hash of a run's plan and sources: shards that never met on one disk are told apart by it."""
+    told = [info["plan"], [(entry["name"], entry["code"]) for entry in info["implementations"]]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def demand_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:

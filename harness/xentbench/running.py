@@ -29,7 +29,7 @@ def bench(order: Order, watch: Watch) -> Run:
     The report is written once all cells are there.
     """
     journal, start_s = order.journal, time.monotonic()
-    journal.began({"part": journal.part, "started": _now()})
+    journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
     going, ended = sweep.Sweep(order.plan, journal, watch, finished=order.finished), "stopped"
     try:
         going.run()
@@ -50,10 +50,6 @@ def bench(order: Order, watch: Watch) -> Run:
 def is_complete(run: Run, plan: Plan) -> bool:
     """Whether every cell of the plan is there."""
     return len(results.finished(run)) >= plan.cells
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def clock_trial(seed: int, folder: Path, watch: Watch, *, quick: bool = False) -> list[Trial]:

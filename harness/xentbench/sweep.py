@@ -8,15 +8,18 @@ excepted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xentbench import environment, limits, machine
+from xentbench import devices, environment, limits, machine
 from xentbench.crews import Crew, Examinee, Purse
+from xentbench.devices import StoppedError
 from xentbench.examining import Examined, reproduce
 from xentbench.limits import Survey
 from xentbench.measured import Regime
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from xentbench.measured import Measured
     from xentbench.planning import Plan
     from xentbench.squads import Timed
+
+    Right = Mapping[str, Sequence[Description]]
 
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
@@ -78,6 +83,8 @@ class Sweep:
     survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Write the cells that nobody is asked, judge the others, time those that are right."""
@@ -149,17 +156,45 @@ class Sweep:
             self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
 
     def _time(self, builds: Path, deadline_s: float) -> None:
-        """Time the right ones: problems in random order, in subgroups that the memory allows."""
-        order = random.Random(self.plan.seed)  # noqa: S311 - replayable by the run's seed
+        """Time the right ones: those of the processor first, then those of all other devices side by side."""
         right = {problem.key: self._right(problem) for problem in self.plan.asked}
         todo = [problem for problem in self.plan.asked if right[problem.key]]
-        cells = {problem: sum(len(self._due(e, problem)) for e in right[problem.key]) for problem in todo}
-        self.watch.stage("timing", sum(cells.values()))
-        subgroups = self._subgroups(right)
-        total = sum(weight(problem) * count for problem, count in cells.items()) * self._duels
-        purse = Purse(deadline_s, total, len(todo) * len(subgroups))
+        self.watch.stage("timing", sum(len(self._due(e, problem)) for problem in todo for e in right[problem.key]))
+        others = devices.apart(todo)
+        host = others.pop("cpu", [])
+        total, rest = self._weight(host, right), max((self._weight(each, right) for each in others.values()), default=0)
+        if host:
+            spent_s = (deadline_s - self.now_s()) * rest / (total + rest)
+            self._time_device(host, right, builds, deadline_s - spent_s, 0, 1)
+        tasks = [
+            functools.partial(self._time_device, each, right, builds, deadline_s, rank, len(others))
+            for rank, each in enumerate(others.values())
+        ]
+        devices.side_by_side(tasks, environment.usable_cores(), self._stopped.set)
+
+    def _weight(self, problems: Iterable[Problem], right: Right) -> int:
+        """Return the weight of all worker-cells of these problems."""
+        cells = (weight(problem) * len(self._due(e, problem)) for problem in problems for e in right[problem.key])
+        return sum(cells) * self._duels
+
+    def _time_device(
+        self, todo: Sequence[Problem], right: Right, builds: Path, deadline_s: float, rank: int, beside: int
+    ) -> None:
+        """Time the problems of one device in random order, in subgroups that the memory allows.
+
+        Args:
+            todo: its problems.
+            right: problem key -> who answered it right.
+            builds: folder of the build caches.
+            deadline_s: when measuring has to end.
+            rank: of the device among those that are timed side by side.
+            beside: how many these are.
+        """
+        order = random.Random(self.plan.seed + rank)  # noqa: S311 - replayable by the run's seed
+        subgroups = self._subgroups({problem.key: right[problem.key] for problem in todo}, beside)
+        purse = Purse(deadline_s, self._weight(todo, right), len(todo) * len(subgroups))
         for subgroup in subgroups:
-            with self._squad(subgroup, builds) as squad:
+            with self._squad(subgroup, builds, rank) as squad:
                 squad.start()
                 for problem in order.sample(todo, len(todo)):
                     ready = [entry for entry in subgroup if entry in right[problem.key]]
@@ -207,7 +242,7 @@ class Sweep:
                 due, reason = self._due(entry, problem), f"set up for timing: {error.reason}"
                 self._write_all(entry, problem, error.status, reason, phases=due)
                 for phase in due:
-                    self.watch.step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
+                    self._step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
         return [entry for entry in entries if entry.name not in errors]
 
     def _timed(
@@ -237,9 +272,20 @@ class Sweep:
             f"bursts_{name}": [[getattr(burst, name).tolist() for burst in lane.bursts] for lane in timed.lanes]
             for name in ("wall_ns", "busy_ns")
         }
-        self.journal.cell(fields, raw)
-        self.watch.cell(fields)
-        self.watch.step(f"{entry.name} at {problem.label}, {phase}")
+        self._write(fields, raw)
+        self._step(f"{entry.name} at {problem.label}, {phase}")
+
+    def _write(self, fields: Mapping[str, Any], raw: Mapping[str, Any] | None = None) -> None:
+        """Write a finished cell; raises StoppedError where workers are being ended, whose word is no result."""
+        with self._telling:
+            if self._stopped.is_set():
+                raise StoppedError
+            self.journal.cell(fields, raw)
+            self.watch.cell(fields)
+
+    def _step(self, text: str) -> None:
+        with self._telling:
+            self.watch.step(text)
 
     def _is_late(self, deadline_s: float, entries: Sequence[Description], problem: Problem) -> bool:
         """Whether the budget is spent; then these cells end here, with that reason."""
@@ -270,21 +316,19 @@ class Sweep:
     ) -> None:
         """Write the same ending for phases of a pair."""
         for phase in phases:
-            fields = cell_fields(entry, problem, phase, status, reason, labels)
-            self.journal.cell(fields)
-            self.watch.cell(fields)
+            self._write(cell_fields(entry, problem, phase, status, reason, labels))
 
     def _examinee(self, entry: Description, builds: Path) -> Examinee:
         return Examinee(entry, self._environment(entry, builds, "cold"), self.plan.conditions.flush_denormal)
 
-    def _squad(self, entries: Sequence[Description], builds: Path) -> Squad:
+    def _squad(self, entries: Sequence[Description], builds: Path, rank: int) -> Squad:
         beside = ["cold"] if self.plan.beside_cold else []
         regimes = [self.plan.conditions.allocator, *beside]
-        return Squad({regime: [self._crew(entry, builds, regime) for entry in entries] for regime in regimes})
+        return Squad({regime: [self._crew(entry, builds, regime, rank) for entry in entries] for regime in regimes})
 
-    def _crew(self, entry: Description, builds: Path, allocator: str) -> Crew:
+    def _crew(self, entry: Description, builds: Path, allocator: str, rank: int) -> Crew:
         conditions = self.plan.conditions
-        core = environment.measuring_core() if conditions.pinned else None
+        core = environment.measuring_core(rank) if conditions.pinned else None
         settings = self._environment(entry, builds, allocator)
         size, flush_denormal = self.plan.preset.workers, conditions.flush_denormal
         return Crew(entry, size, settings, conditions.threads, core, flush_denormal=flush_denormal)
@@ -301,11 +345,14 @@ class Sweep:
         heap = WARM_HEAP if allocator == "warm" else {}
         return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.conditions.threads)}
 
-    def _subgroups(self, right: Mapping[str, Sequence[Description]]) -> list[list[Description]]:
-        """Split the implementations so that all workers of a subgroup fit into half of the available memory."""
+    def _subgroups(self, right: Right, beside: int) -> list[list[Description]]:
+        """Split the implementations so that all workers of a subgroup fit into half of the available memory.
+
+        Each of the devices that are timed side by side has its share of that half.
+        """
         entries = [entry for entry in self.plan.implementations if any(entry in group for group in right.values())]
         one = self._duels * (WORKER_BYTES + self.plan.largest_bytes)
-        size = max(1, int(environment.available_bytes() / 2 // one))
+        size = max(1, int(environment.available_bytes() / 2 / beside // one))
         return [entries[start : start + size] for start in range(0, len(entries), size)]
 
 
