@@ -47,6 +47,7 @@ LAYERS = [
         "planning",
         "resuming",
         "devices",
+        "due",
         "sweep",
         "checking",
         "baseline",

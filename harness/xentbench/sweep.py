@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xentbench import devices, environment, limits, machine
+from xentbench import devices, environment, machine
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.devices import StoppedError
-from xentbench.examining import Examined, reproduce
+from xentbench.due import Due, cell_fields, declared, split, verdict_fields
 from xentbench.limits import Survey
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
-from xentbench.spec import Comparison, Description, Phase, Problem, Status
+from xentbench.spec import Description, Phase, Problem, Status
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP, build_caches, stoppable
@@ -33,8 +33,8 @@ from xentbench.workers import WARM_HEAP, build_caches, stoppable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from xentbench.examining import Examined
     from xentbench.journal import Journal
-    from xentbench.measured import Measured
     from xentbench.planning import Plan
     from xentbench.squads import Timed
 
@@ -83,8 +83,12 @@ class Sweep:
     survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
+    _due: Due = field(init=False)
     _telling: threading.Lock = field(default_factory=threading.Lock)
     _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._due = Due(self.plan, self.finished)
 
     def run(self) -> None:
         """Write the cells that nobody is asked, judge the others, time those that are right."""
@@ -92,33 +96,15 @@ class Sweep:
         for problem in self.plan.problems:
             for entry in self.plan.implementations:
                 if why := self.plan.why_not(entry, problem):
-                    self._write_all(entry, problem, *why, phases=self._missing(entry, problem))
+                    self._write_all(entry, problem, *why, phases=self._due.missing(entry, problem))
         with tempfile.TemporaryDirectory(prefix="xentbench-build-") as builds:
             self._judge(Path(builds), deadline_s)
             self._time(Path(builds), deadline_s)
 
-    def _missing(self, entry: Description, problem: Problem) -> list[Phase]:
-        """Return the phases of a pair that no sitting finished."""
-        return [phase for phase in self.plan.phases if (entry.name, problem.key, phase) not in self.finished]
-
-    def _open(self, problem: Problem) -> list[Phase]:
-        """Return the phases of a problem that have a cell missing."""
-        missing = {phase for entry in self.plan.implementations for phase in self._missing(entry, problem)}
-        return [phase for phase in self.plan.phases if phase in missing]
-
-    def _due(self, entry: Description, problem: Problem) -> list[Phase]:
-        """Return the phases of a pair to be timed: of open groups, what is missing and what has a time."""
-        ended = {phase: self.finished.get((entry.name, problem.key, phase)) for phase in self._open(problem)}
-        return [phase for phase, status in ended.items() if status in (None, Status.PASSED)]
-
-    def _asked(self, problem: Problem) -> list[Description]:
-        """Return who is asked this problem: whoever can be and has a phase due."""
-        return [entry for entry in self.plan.askable(problem) if self._due(entry, problem)]
-
     def _judge(self, builds: Path, deadline_s: float) -> None:
         """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
-        steps = sum(len(self._asked(problem)) for problem in self.plan.asked)
+        steps = sum(len(self._due.entries(problem)) for problem in self.plan.asked)
         self.watch.stage("judging", steps)
         started_s = self.now_s()
         with stoppable(PARALLEL) as pool, contextlib.ExitStack() as stack:
@@ -126,13 +112,13 @@ class Sweep:
                 entry.name: stack.enter_context(self._examinee(entry, builds)) for entry in self.plan.implementations
             }
             for problem in self.plan.asked:
-                entries = self._asked(problem)
+                entries = self._due.entries(problem)
                 if not entries or self._is_late(deadline_s, entries, problem):
                     continue
                 question = questions(problem)
                 self.survey.count(problem, question.inputs)
                 jobs = [
-                    pool.submit(examinees[e.name].examine, question, self._open(problem), measure_memory=True)
+                    pool.submit(examinees[e.name].examine, question, self._due.groups(problem), measure_memory=True)
                     for e in entries
                 ]
                 seen = [self._seen(entry, problem, job.result()) for entry, job in zip(entries, jobs, strict=True)]
@@ -159,7 +145,9 @@ class Sweep:
         """Time the right ones: those of the processor first, then those of all other devices side by side."""
         right = {problem.key: self._right(problem) for problem in self.plan.asked}
         todo = [problem for problem in self.plan.asked if right[problem.key]]
-        self.watch.stage("timing", sum(len(self._due(e, problem)) for problem in todo for e in right[problem.key]))
+        self.watch.stage(
+            "timing", sum(len(self._due.phases(e, problem)) for problem in todo for e in right[problem.key])
+        )
         others = devices.apart(todo)
         host = others.pop("cpu", [])
         total, rest = self._weight(host, right), max((self._weight(each, right) for each in others.values()), default=0)
@@ -174,7 +162,9 @@ class Sweep:
 
     def _weight(self, problems: Iterable[Problem], right: Right) -> int:
         """Return the weight of all worker-cells of these problems."""
-        cells = (weight(problem) * len(self._due(e, problem)) for problem in problems for e in right[problem.key])
+        cells = (
+            weight(problem) * len(self._due.phases(e, problem)) for problem in problems for e in right[problem.key]
+        )
         return sum(cells) * self._duels
 
     def _time_device(
@@ -214,12 +204,12 @@ class Sweep:
         self.survey.look(problem)
         ready = self._set_up(squad, entries, problem)
         purse.paid_overhead(self.now_s() - start)
-        lost = sum(len(self._due(entry, problem)) for entry in entries if entry not in ready)
+        lost = sum(len(self._due.phases(entry, problem)) for entry in entries if entry not in ready)
         purse.spare(weight(problem) * lost * self._duels)
         one_thread = self.plan.conditions.threads == 1 and problem.device == "cpu"
         regime = Regime(self.plan.pool_bytes, one_thread, self.plan.conditions.allocator == "warm")
-        for phase in self._open(problem):
-            due = [entry for entry in ready if phase in self._due(entry, problem)]
+        for phase in self._due.groups(problem):
+            due = [entry for entry in ready if phase in self._due.phases(entry, problem)]
             if not due:
                 continue
             lanes = len(due) * self._duels
@@ -236,10 +226,10 @@ class Sweep:
     def _set_up(self, squad: Squad, entries: Sequence[Description], problem: Problem) -> list[Description]:
         """Return who is ready; the cells of the others end here."""
         names, recorded = {entry.name for entry in entries}, self.plan.recorded.get(problem.key)
-        errors = squad.set_up(names, problem.key, self.plan.seed, self._open(problem), recorded)
+        errors = squad.set_up(names, problem.key, self.plan.seed, self._due.groups(problem), recorded)
         for entry in entries:
             if error := errors.get(entry.name):
-                due, reason = self._due(entry, problem), f"set up for timing: {error.reason}"
+                due, reason = self._due.phases(entry, problem), f"set up for timing: {error.reason}"
                 self._write_all(entry, problem, error.status, reason, phases=due)
                 for phase in due:
                     self._step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
@@ -293,14 +283,14 @@ class Sweep:
             return False
         reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
-            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._missing(entry, problem))
+            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
         return True
 
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""
         return [
             entry
-            for entry in self._asked(problem)
+            for entry in self._due.entries(problem)
             if (seen := self.examined.get((entry.name, problem.key))) and seen.verdict.status is Status.PASSED
         ]
 
@@ -354,53 +344,3 @@ class Sweep:
         one = self._duels * (WORKER_BYTES + self.plan.largest_bytes)
         size = max(1, int(environment.available_bytes() / 2 / beside // one))
         return [entries[start : start + size] for start in range(0, len(entries), size)]
-
-
-def split(entry: Description, phase: Phase, seen: Measured) -> dict[str, Any]:
-    """Return what replaces the verdict on half of a sum: who makes the gradient in forward is compared by the sum."""
-    if not entry.work.gradient_in_forward or phase not in (Phase.FORWARD, Phase.BACKWARD):
-        return {}
-    if seen.status is not Status.PASSED:
-        return {}
-    reason = f"makes its gradient in forward: compared by {Phase.FORWARD_BACKWARD}"
-    return {"verdict": Comparison.INCONCLUSIVE, "reason": reason}
-
-
-def declared(examined: Examined) -> tuple[str, ...]:
-    """Return the label of a failure that declared deviations explain, or nothing."""
-    return ("declared-deviation",) if examined.verdict.deviations else ()
-
-
-def cell_fields(
-    entry: Description, problem: Problem, phase: Phase, status: Status, reason: str, labels: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Return what every cell's line holds, measured or not."""
-    return {
-        "implementation": entry.name,
-        "problem": problem.key,
-        "phase": phase,
-        "status": status,
-        "reason": reason,
-        "labels": list(labels),
-        "minimum_bytes": limits.minimum_bytes(problem, phase),
-    }
-
-
-def verdict_fields(entry: Description, problem: Problem, examined: Examined) -> dict[str, Any]:
-    """Return the journal's line of one verdict: without the seed, which whoever is judged could read there."""
-    verdict = examined.verdict
-    return {
-        "implementation": entry.name,
-        "problem": problem.key,
-        "status": verdict.status,
-        "grade": verdict.grade,
-        "reason": verdict.reason,
-        "checks": verdict.checks,
-        "bound_ratio": verdict.bound_ratio,
-        "error_ulp": verdict.error_ulp,
-        "deviations": list(verdict.deviations),
-        "labels": list(verdict.labels),
-        "failures": [{"quantity": failure.quantity, "message": failure.message} for failure in verdict.failures],
-        "setup_s": examined.setup_s,
-        "reproduce": reproduce(entry, problem),
-    }
