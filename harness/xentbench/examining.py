@@ -179,13 +179,17 @@ def _not_answered(error: WorkerError) -> Verdict:
     return Verdict(error.status, failures=failures, reason=error.reason)
 
 
-def reproduce(entry: Description, problem: Problem, seed: int) -> str:
-    """Return the command line that asks this implementation this problem again, from the same folder."""
+def reproduce(entry: Description, problem: Problem, seed: int | None = None) -> str:
+    """Return the command line that asks this implementation this problem again, from the same folder.
+
+    The seed stands last: a journal leaves it out while it is a secret, and its reader adds it.
+    """
     place = spelled(entry.source.where)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     compiled = " --compile" if entry.wrapped else ""
-    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}{compiled}"
+    seeded = "" if seed is None else f" --seed {seed}"
+    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)}{compiled}{seeded}"
 
 
 def spelled(where: str) -> str:
