@@ -6,6 +6,7 @@ import collections
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cheats import CHEATS, HONEST, ROWS, trial
@@ -14,6 +15,9 @@ from cheats.parts import right
 from cheats.trial import Cell
 
 from xentbench.spec import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REPRESENTATIVES = {
     1: "memo-by-pointer",
@@ -49,9 +53,9 @@ def ended(status: Status, *labels: str) -> Cell:
     return Cell("N=8,C=10", "forward", status, frozenset(labels), "")
 
 
-def told(entry: Cheat | Honest, seen: list[Cell]) -> str:
-    word, cell = trial.told(entry, seen)
-    return f"{word}: {cell}"
+def as_it_should(entry: Cheat | Honest, attempt: Callable[[Cheat | Honest], list[Cell]]) -> None:
+    word, cell = trial.told(entry, attempt(entry))
+    assert word == "ok", f"{entry.note} {cell}"
 
 
 def test_there_are_several_cheats_of_every_row_and_controls():
@@ -79,12 +83,12 @@ def test_an_honest_one_is_accused_by_a_status_or_a_label_that_is_not_harmless():
 
 @pytest.mark.parametrize("name", REPRESENTATIVES.values())
 def test_a_cheat_of_every_row_is_caught(name: str):
-    assert told(CHEATS[name], trial.brief(CHEATS[name])).startswith("ok")
+    as_it_should(CHEATS[name], trial.brief)
 
 
 @pytest.mark.parametrize("name", ["workspace-kept", "threads-joined"])
 def test_an_honest_one_is_not_accused(name: str):
-    assert told(HONEST[name], trial.brief(HONEST[name])).startswith("ok")
+    as_it_should(HONEST[name], trial.brief)
 
 
 def test_a_plain_right_loss_would_be_accepted_if_it_were_called_a_cheat():
@@ -97,13 +101,13 @@ def test_a_plain_right_loss_would_be_accepted_if_it_were_called_a_cheat():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHEATS)
 def test_every_cheat_is_caught(name: str):
-    assert told(CHEATS[name], trial.cells(CHEATS[name])).startswith("ok")
+    as_it_should(CHEATS[name], trial.cells)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_nobody_honest_is_accused(name: str):
-    assert told(HONEST[name], trial.cells(HONEST[name])).startswith("ok")
+    as_it_should(HONEST[name], trial.cells)
 
 
 @pytest.mark.slow
