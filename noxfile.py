@@ -47,11 +47,14 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def judge(session: nox.Session) -> None:
-    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour."""
+    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour.
+
+    Before that, the tests that take minutes: every fault, every dishonest implementation.
+    """
     install(session, "-e", ".[workloads]", group="test")
+    session.run("pytest", "-m", "slow")
     for _ in range(3):
         session.run("xentbench", "selftest", "judge")
-    session.run("pytest", "-m", "slow")
     session.run("xentbench", "parity", "--compile", *session.posargs)
 
 
