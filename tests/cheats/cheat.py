@@ -23,7 +23,10 @@ PHASES = (Phase.FORWARD, Phase.FORWARD_BACKWARD)
 WRONG = frozenset({Status.WRONG_VALUE, Status.IMPRECISE})
 STALE = frozenset({Status.STALE, Status.WRONG_VALUE})
 GRADIENT = frozenset({Status.WRONG_GRADIENT, Status.STALE, Status.WRONG_VALUE})
-DEFERRED = frozenset({Status.DEFERRED, Status.WRONG_TYPE, Status.WRONG_VALUE, Status.WRONG_GRADIENT, Status.TAMPERED})
+DEFERRED = frozenset({Status.DEFERRED, Status.WRONG_TYPE, Status.ALIASED, Status.TAMPERED}) | {
+    Status.WRONG_VALUE,
+    Status.WRONG_GRADIENT,
+}
 TAMPERED = frozenset({Status.TAMPERED})
 ALIASED = frozenset({Status.ALIASED, Status.STALE, Status.WRONG_VALUE, Status.WRONG_GRADIENT, Status.MUTATES_INPUT})
 MUTATES = frozenset({Status.MUTATES_INPUT, Status.WRONG_VALUE, Status.WRONG_GRADIENT, Status.TAMPERED})
