@@ -8,13 +8,25 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch.nn import functional
 
+from xentbench.threads import one_thread
 from xentbench.worker import duel, storage
+from xentbench.worker import watch as watching
+from xentbench.worker.clock import Clock
 from xentbench.worker.watch import MORE_DESCRIPTORS, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def fresh(*pipes: int) -> Watch:
+    return Watch(watching.names(), watching.settings(), watching.identities(*pipes))
+
 
 PATCHES = [
     (time, "perf_counter_ns", "time.perf_counter_ns"),
@@ -30,8 +42,14 @@ PATCHES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 def test_nothing_has_changed_where_nobody_changes_anything():
-    watch = Watch((0, 1))
+    watch = fresh(0, 1)
     functional.cross_entropy(torch.randn(8, 10, requires_grad=True), torch.arange(8)).backward()
     torch.randn(3)
     assert watch.changes() == []
@@ -40,7 +58,7 @@ def test_nothing_has_changed_where_nobody_changes_anything():
 
 @pytest.mark.parametrize(("owner", "name", "told"), PATCHES, ids=[patch[2] for patch in PATCHES])
 def test_what_is_patched_is_told_by_name(monkeypatch, owner, name: str, told: str):
-    watch, was = Watch(), getattr(owner, name)
+    watch, was = fresh(), getattr(owner, name)
     monkeypatch.setattr(owner, name, functools.partial(was))
     assert told in watch.changes()
 
@@ -49,8 +67,17 @@ def test_code_that_is_replaced_inside_a_function_is_told(monkeypatch):
     def _forward(self, loss, at, meter):
         return 1, 0, 0
 
+    watch = fresh()
     monkeypatch.setattr(duel.Duel._forward, "__code__", _forward.__code__)
-    assert any("_forward.__code__" in name for name in Watch().changes())
+    assert watch.changes() == ["xentbench.worker.duel.Duel._forward.__code__"]
+
+
+def test_a_clock_that_is_changed_in_place_is_told():
+    clock = Clock.system(readings=11)
+    watch = Watch(watching.names(), watching.settings(), kept={"the worker's clock": clock})
+    assert watch.changes() == []
+    object.__setattr__(clock, "now_ns", lambda: 0)
+    assert watch.changes() == ["the worker's clock"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +97,7 @@ def test_settings_that_changed_are_told_by_name(change, other, usual, told: str)
     torch.set_num_threads(1)
     change(usual)
     try:
-        watch = Watch()
+        watch = fresh()
         change(other)
         try:
             changes = watch.changes()
@@ -84,7 +111,7 @@ def test_settings_that_changed_are_told_by_name(change, other, usual, told: str)
 
 
 def test_a_thread_that_stays_is_told_and_one_that_ended_is_not():
-    watch, end = Watch(), threading.Event()
+    watch, end = fresh(), threading.Event()
     short = threading.Thread(target=lambda: None)
     short.start()
     short.join()
@@ -100,7 +127,7 @@ def test_a_thread_that_stays_is_told_and_one_that_ended_is_not():
 
 def test_a_pipe_that_is_another_now_and_descriptors_that_leak_are_told():
     ends = os.pipe()
-    watch, more = Watch(ends), [os.open(os.devnull, os.O_RDONLY) for _ in range(MORE_DESCRIPTORS)]
+    watch, more = fresh(*ends), [os.open(os.devnull, os.O_RDONLY) for _ in range(MORE_DESCRIPTORS)]
     try:
         assert "more open descriptors" in watch.leaks()
         os.dup2(more[0], ends[1])

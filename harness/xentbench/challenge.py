@@ -119,7 +119,7 @@ class Challenge:
         """Return the right losses before any refresh, `(numel,)`."""
         rows = self.problem.rows
         zeros = np.zeros(rows, dtype=np.int64)
-        still = Drawn(np.zeros(rows), zeros, np.arange(rows), zeros > 0, 0.0)
+        still = Drawn(np.zeros(rows), zeros, np.arange(rows), zeros > 0, 0.0, -1)
         losses: Array = self.changed([still]).losses[0]
         return losses
 

@@ -77,22 +77,25 @@ class Lane:
         try:
             wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
             losses = times["losses"].double().numpy()
-            changed, leaks = list(map(str, reply["changed"])), str(reply["leaks"])
+            primes = _table(times, "prime_ns")
+            changed, leaks, shared = list(map(str, reply["changed"])), str(reply["leaks"]), str(reply["shared"])
             if not len(busy) == len(faults) in (0, len(wall)):
                 msg = f"{len(wall)} rounds, of which {len(busy)} metered"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            if len(losses) != len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
-                msg = f"losses of {len(losses)} calls in {len(wall)} rounds"
+            if not len(losses) == len(primes) == len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
+                msg = f"losses of {len(losses)} calls and {len(primes)} primes in {len(wall)} rounds"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            self.bursts.append(Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses))
+            self.bursts.append(
+                Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses, primes)
+            )
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
             return
         if changed:
             msg = f"changed {', '.join(changed[:SHOWN])[:300]}{' and more' * (len(changed) > SHOWN)}"
             self.end(WorkerError(Status.TAMPERED, msg))
-        elif leaks:
-            self.end(WorkerError(Status.LEAKING, leaks[:300]))
+        elif leaks or shared:
+            self.end(WorkerError(Status.LEAKING if leaks else Status.ALIASED, (leaks or shared)[:300]))
 
     def end(self, error: WorkerError) -> None:
         """Ask no more of this worker: it has failed."""
@@ -124,6 +127,13 @@ class Lane:
         """Return the times of the kept rounds `(rounds, arms)`."""
         tables = [statistics.keep(burst.wall_ns if clock == "wall" else burst.busy_ns) for burst in self.bursts]
         return np.concatenate(tables) if tables else np.zeros((0, ARMS), dtype=np.int64)
+
+    def primed(self) -> Floats:
+        """Return for every arm how many times as long as its timed call the untimed one before it took; the median."""
+        ratios = [
+            statistics.keep(burst.prime_ns) / np.maximum(1, statistics.keep(burst.wall_ns)) for burst in self.bursts
+        ]
+        return np.median(np.concatenate(ratios), axis=0) if ratios else np.ones(ARMS)
 
     def logs(self, arm: int, clock: Clock = "wall") -> list[Floats]:
         """Return for every burst the kept rounds' log ratios of an arm over the baseline."""

@@ -132,15 +132,15 @@ class Sweep:
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
         for examinee in examinees.values():
             if examinee.forged:
-                self._distrust(examinee.entry, examinee.forged)
+                self._distrust(examinee.entry, Status.FORGED, examinee.forged)
 
-    def _distrust(self, entry: Description, reason: str) -> None:
-        """End the cells of one that was right, and wrote to the pipe after its last answer: it is not timed."""
+    def _distrust(self, entry: Description, status: Status, reason: str) -> None:
+        """End the cells of one that forged a record or changed what it must leave alone: nothing of it is believed."""
         for problem in self.plan.asked:
             seen = self.examined.get((entry.name, problem.key))
             if seen and seen.verdict.status is Status.PASSED:
-                self.examined[entry.name, problem.key] = Examined(Verdict(Status.FORGED, reason=reason))
-                self._write_all(entry, problem, Status.FORGED, reason, phases=self.plan.phases)
+                self.examined[entry.name, problem.key] = Examined(Verdict(status, reason=reason))
+                self._write_all(entry, problem, status, reason, phases=self.plan.phases)
 
     def _seen(self, entry: Description, problem: Problem, examined: Examined) -> Examined:
         self.examined[entry.name, problem.key] = examined
@@ -199,7 +199,9 @@ class Sweep:
             with self._squad(subgroup, builds, rank) as squad:
                 squad.start()
                 for problem in order.sample(todo, len(todo)):
-                    ready = [entry for entry in subgroup if entry in right[problem.key]]
+                    ready = [
+                        entry for entry in subgroup if entry in right[problem.key] and entry in self._right(problem)
+                    ]
                     if ready and not self._is_late(deadline_s, ready, problem):
                         self._time_problem(squad, ready, problem, order, purse)
 
@@ -221,6 +223,7 @@ class Sweep:
         one_thread = self.plan.conditions.threads == 1 and problem.device == "cpu"
         regime = Regime(self.plan.pool_bytes, one_thread, self.plan.conditions.allocator == "warm")
         for phase in self._due.groups(problem):
+            ready = [entry for entry in ready if entry in self._right(problem)]
             due = [entry for entry in ready if phase in self._due.phases(entry, problem)]
             if not due:
                 continue
@@ -260,7 +263,7 @@ class Sweep:
         weighed = examined.weighed.get(phase)
         labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
-        labels += ["gradient-in-forward"] if ahead else []
+        labels += [*seen.labels, *(["gradient-in-forward"] if ahead else [])]
         labels += ["overwrites-input"] if entry.work.overwrites_input else []
         labels += ["slow-first-call"] if is_slow_at_first(examined.setup_s, seen.latency_s) else []
         fields = {
@@ -278,6 +281,8 @@ class Sweep:
         }
         self._write(fields, raw)
         self._step(f"{entry.name} at {problem.label}, {phase}")
+        if seen.status in (Status.FORGED, Status.TAMPERED):
+            self._distrust(entry, seen.status, f"at {problem.label}, {phase}: {seen.reason}")
 
     def _write(self, fields: Mapping[str, Any], raw: Mapping[str, Any] | None = None) -> None:
         """Write a finished cell; raises StoppedError where workers are being ended, whose word is no result."""

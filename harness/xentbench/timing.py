@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from xentbench.lanes import Lane
 
 
+REPEATED: Final = 0.1
+"""Share of the bursts after which two calls of the candidate are made side by side."""
 BURST: Final = {"budget_s": 0.025, "least_rounds": 4, "most_rounds": 20_000}
 """Length of a burst: shorter ones interleave better, and spend more of the time on setting themselves up."""
 
@@ -84,7 +86,8 @@ def duel(
 def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], float]) -> None:
     """Ask for one burst, and judge what was answered: the next one's seed is not drawn before that is known."""
     seed, worked_s, start_s = order.getrandbits(63), lane.worker.cpu_s(), now_s()
-    answer = _ask(lane, "burst", {"seed": seed, **BURST})
+    repeat = order.random() < REPEATED
+    answer = _ask(lane, "burst", {"seed": seed, "repeat": repeat, **BURST})
     lane.spent_s += now_s() - start_s
     lane.system_s += lane.worker.cpu_s() - worked_s
     if answer is None:

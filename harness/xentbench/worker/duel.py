@@ -67,6 +67,7 @@ class Burst:
         elapsed_ns: wall time of the whole burst.
         cpu_ns: CPU time of the thread over the whole burst.
         losses: float64 `(rounds, numel)`, what the candidate's timed calls answered.
+        prime_ns: int64 `(rounds, arms)`, wall time of the untimed call before each: work done there is not saved.
     """
 
     wall_ns: Ints
@@ -75,6 +76,7 @@ class Burst:
     elapsed_ns: int
     cpu_ns: int
     losses: Floats
+    prime_ns: Ints
 
 
 def pool_size(pool_bytes: int, input_bytes: int) -> int:
@@ -119,7 +121,7 @@ class Duel:
         self.metered = False
         # A device's cache is too large for a pool: it is overwritten instead.
         self._flush = clock.flush if pool_bytes else None
-        self._turn = 0
+        self._turn = self._primed_ns = 0
         self._upstream = inputs.upstream
         self._copied = self._number if inputs.upstream.numel() == 1 else self._numbers
         self._told: Any = None
@@ -169,26 +171,47 @@ class Duel:
         meter = self._meter if self.metered else _nothing
         if len(self.pool) == 1:  # a pool lies in as many places already
             self._lay_out(places)
-        keeper, told = Keeper(seed), list[Any]()
+        keeper, told, primed = Keeper(seed), list[Any](), list[list[int]]()
         self.remembered = [None] * SLOTS
         read: list[list[tuple[int, int, int]]] = []
         cpu, start = self.clock.cpu_ns(), self.clock.now_ns()
         with self._context():
             for order in orders(seed, len(self.arms)):
-                one = [(0, 0, 0)] * len(self.arms)
+                one, before = [(0, 0, 0)] * len(self.arms), [0] * len(self.arms)
                 for arm in order:
                     one[arm] = self._one(self.arms[arm], numbers, meter)
+                    before[arm] = self._primed_ns
                     if arm == CANDIDATE:
                         told.append(self._told)
                         self._remember(keeper.next(), seed, len(read))
                 read.append(one)
+                primed.append(before)
                 is_over = self.clock.now_ns() - start >= budget_s * 1e9
                 if len(read) >= most_rounds or (is_over and len(read) >= least_rounds):
                     break
         elapsed, cpu = self.clock.now_ns() - start, self.clock.cpu_ns() - cpu
         times = np.array(read, dtype=np.int64)
         kept = len(read) if self.metered else 0
-        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _table(told))
+        primes = np.array(primed, dtype=np.int64)
+        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _table(told), primes)
+
+    def shared(self) -> str:
+        """Say which results of two successive calls of the candidate lie in the same memory, or nothing."""
+        if len(self.arms) <= CANDIDATE:
+            return ""
+        loss, (one, other) = self.arms[CANDIDATE], (self._storage(), self._storage())
+        with self._context():
+            results = [loss(at.logits, at.target) for at in (one, other)]
+            if self.phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
+                for result in results:
+                    result.backward(self._upstream)  # type: ignore[no-untyped-call]
+        named: tuple[tuple[str, list[torch.Tensor | None]], ...]
+        named = (("losses", [*results]), ("gradients", [one.logits.grad, other.logits.grad]))
+        for name, pair in named:
+            places = [tensor.untyped_storage().data_ptr() for tensor in pair if tensor is not None and tensor.numel()]
+            if len(set(places)) < len(places):
+                return f"the {name} of two calls lie in the same memory"
+        return ""
 
     def _remember(self, slots: list[int], seed: int, call: int) -> None:
         """Copy some rows of the gradient of this call, where its turn has come."""
@@ -232,7 +255,7 @@ class Duel:
         self._turn = (self._turn + 1) % len(self.pool)
         self.pool[self._turn - 1].refresh(numbers)
         self.prime.restore()
-        self._visit(arm, self.prime, _nothing)
+        self._primed_ns = self._visit(arm, self.prime, _nothing)[0]
         if self._flush is not None:
             self._flush()
         return self._visit(arm, self.pool[self._turn], meter)

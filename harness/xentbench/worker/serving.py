@@ -17,7 +17,7 @@ import gc
 import os
 import platform
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,11 +25,10 @@ from torch.nn import functional
 
 from xentbench import inputs as tensors
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
-from xentbench.worker import calls, compiled, loading, memory, versions, wire
+from xentbench.worker import calls, compiled, loading, memory, versions, watch, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
-from xentbench.worker.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,9 @@ class Session:
     """What one worker holds: an implementation, a problem with its tensors, a duel."""
 
     def __init__(self, pipes: tuple[int, ...] = ()) -> None:
-        self.pipes = pipes
+        self.pipes = watch.identities(*pipes)
+        self.before: watch.Names | None = None
+        self.had: dict[str, Any] = {}
         self.clock = Clock.system()
         self.loss: Implementation | None = None
         self.wraps = False
@@ -54,7 +55,7 @@ class Session:
         self.bound: calls.Loss | None = None
         self.beside: tuple[calls.Loss, calls.Loss] | None = None
         self.duel: Duel | None = None
-        self.watch: Watch | None = None
+        self.watch: watch.Watch | None = None
         self.prepared: Callable[[], object] | None = None
 
     def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -77,6 +78,7 @@ class Session:
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(record["flush_denormal"])
         pay_for_imports()
+        self.before, self.had = watch.names(), watch.settings()
         self.wraps = record["compile"]
         if "baseline" in record:
             self._load_both(record)
@@ -180,7 +182,10 @@ class Session:
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
         faults = [] if self.duel.metered else self.duel.faults_a_call()
-        self.watch = Watch(self.pipes)
+        compiles = self.wraps or self._loaded().compiles or self.baseline.compiles
+        had = watch.settings() if compiles else self.had
+        assert self.before is not None
+        self.watch = watch.Watch(self.before, had, self.pipes, {"the worker's clock": self.clock})
         return {"empty_call_ns": self.duel.empty_call_ns(), "faults": faults}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -197,8 +202,12 @@ class Session:
         if compiled.counters() != graphs:
             msg = "compiled again while it was timed"
             raise compiled.CompilationError(msg)
-        tables = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults", "losses")}
+        tables = {
+            name: torch.from_numpy(getattr(ran, name))
+            for name in ("wall_ns", "busy_ns", "faults", "losses", "prime_ns")
+        }
         watched = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
+        watched["shared"] = self.duel.shared() if record.get("repeat") else ""
         return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
 
     def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REFRESHED_TARGETS: Final = 8
 """One target in so many is drawn anew for every visit."""
+LONE_ROWS: Final = 8
+"""One refresh in so many changes one row alone, lest the rest of the input stand for it."""
 
 
 class Cells:
@@ -152,6 +154,7 @@ class Drawn(NamedTuple):
         donors: row that a new label comes from.
         at_label: whether it is the label's.
         common: step that all logits of labels make besides their own.
+        alone: the one row that changes, and no label, in every eighth refresh; else -1.
     """
 
     steps: npt.NDArray[np.float64]
@@ -159,15 +162,19 @@ class Drawn(NamedTuple):
     donors: npt.NDArray[np.int64]
     at_label: npt.NDArray[np.bool_]
     common: float
+    alone: int
 
     def moves(
         self, labels: npt.NDArray[np.int64] | None, ignored: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return which class of every row moves, and by how many steps, where the original labels are these."""
-        if labels is None:
-            return self.classes, self.steps
-        where = self.at_label & (labels != ignored)
-        return np.where(where, labels, self.classes), self.steps + self.common * where
+        steps, classes = self.steps, self.classes
+        if labels is not None:
+            where = self.at_label & (labels != ignored)
+            classes, steps = np.where(where, labels, classes), steps + self.common * where
+        if self.alone >= 0:
+            steps = np.where(np.arange(len(steps)) == self.alone, steps, 0.0)
+        return classes, steps
 
 
 class Numbers:
@@ -185,5 +192,8 @@ class Numbers:
             steps, classes = self._stream.normal(*shape), self._stream.integers(self._classes, *shape)
             at_label, common = self._stream.uniform(*shape) < 0.5, self._stream.normal(self._visits)  # noqa: PLR2004 - half
             donors = self._stream.integers(self._rows, *shape)
-            self._drawn = list(map(Drawn, steps, classes, donors, at_label, common))
+            alone = self._stream.integers(LONE_ROWS * self._rows, self._visits)
+            donors = np.where((alone < self._rows)[:, None], np.arange(self._rows), donors)
+            alone = np.where(alone < self._rows, alone, -1)
+            self._drawn = list(map(Drawn, steps, classes, donors, at_label, common.tolist(), alone.tolist()))
         return self._drawn.pop()
