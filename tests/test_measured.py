@@ -24,7 +24,7 @@ def burst(wall_ms, busy_ms=None, rounds: int = 20, faults: int = 0, seed: int = 
     busy = wall[:0] if busy_ms is None else (np.array(busy_ms) * 1e6 * noise).astype(np.int64)
     each = np.full(busy.shape, faults, dtype=np.int64)
     total = int(wall.sum())
-    return Burst(wall, busy, each, total, total, np.zeros((rounds, 1)))
+    return Burst(wall, busy, each, total, total, np.zeros((rounds, 1)), wall)
 
 
 def summary(*bursts: Burst, regime: Regime | None = None, workers: int = 3) -> Measured:

@@ -36,10 +36,17 @@ class FakeWorker:
             raise WorkerError(Status.CRASHED, "SIGSEGV", lost=True)
         noise = np.exp(self.spread * self.source.standard_normal((self.rounds, 3)))
         wall = torch.from_numpy((np.array(self.times) * 1000 * noise).astype(np.int64))
-        told = {"elapsed_ns": int(wall.sum()), "cpu_ns": int(wall.sum() * self.cpu), "changed": [], "leaks": ""}
+        told = {
+            "elapsed_ns": int(wall.sum()),
+            "cpu_ns": int(wall.sum() * self.cpu),
+            "changed": [],
+            "leaks": "",
+            "shared": "",
+        }
+        told["whole_ns"] = told["elapsed_ns"]
         none = torch.zeros(0, 3, dtype=torch.int64)
         losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
-        return told | self.told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses}
+        return told | self.told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses, "prime_ns": wall}
 
     def cpu_s(self):
         self.system_s += self.worked_s
@@ -136,9 +143,9 @@ def test_a_pool_is_asked_for_with_its_size():
                 assert record["pool_bytes"] == 4096
             return super().ask(verb, record)
 
-    lanes = [Lane("a", Pooling(spread=0.01))]
-    regime = Regime(pool_bytes=4096)
-    seen = timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.01), random.Random(1), lambda: 0.0, regime)  # noqa: S311 - no secret
+    lanes, clock = [Lane("a", Pooling(spread=0.01))], itertools.count()
+    regime, order = Regime(pool_bytes=4096), random.Random(1)  # noqa: S311 - no secret
+    seen = timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.01), order, lambda: float(next(clock)), regime)
     assert seen["a"].status is Status.PASSED
 
 
@@ -149,7 +156,8 @@ def test_a_pool_is_asked_for_with_its_size():
         (FakeWorker(told={"changed": list("abcdef")}), Status.TAMPERED, "changed a, b, c and more"),
         (FakeWorker(told={"leaks": "40 more open descriptors"}), Status.LEAKING, "40 more open descriptors"),
         (FakeWorker(told={"changed": 3}), Status.FORGED, "not understood"),
-        (FakeWorker(told={"elapsed_ns": 10**9}), Status.TAMPERED, "its clock told"),
+        (FakeWorker(told={"whole_ns": 10**9}), Status.TAMPERED, "its clock told"),
+        (FakeWorker(told={"shared": "the losses of two calls lie in the same memory"}), Status.ALIASED, "same memory"),
         (FakeWorker(worked_s=0.05), Status.TAMPERED, "the system counted"),
     ],
 )

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -50,10 +51,24 @@ def _one_thread() -> Iterator[None]:
 
 def test_nothing_has_changed_where_nobody_changes_anything():
     watch = fresh(0, 1)
-    functional.cross_entropy(torch.randn(8, 10, requires_grad=True), torch.arange(8)).backward()
-    torch.randn(3)
+    functional.cross_entropy(torch.zeros(8, 10, requires_grad=True), torch.arange(8)).backward()
+    torch.randn(3, generator=torch.Generator())
     assert watch.changes() == []
     assert watch.leaks() == ""
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [
+        (lambda: torch.randn(3), "torch's generator"),
+        (lambda: np.random.seed(3), "NumPy's generator"),  # noqa: NPY002 - the global one is what is watched
+        (lambda: random.seed(3), "Python's generator"),
+    ],
+)
+def test_global_generators_are_left_alone(draw, told: str):
+    watch = fresh()
+    draw()
+    assert watch.changes() == [told]
 
 
 @pytest.mark.parametrize(("owner", "name", "told"), PATCHES, ids=[patch[2] for patch in PATCHES])

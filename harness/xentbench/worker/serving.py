@@ -193,7 +193,7 @@ class Session:
         if self.duel is None or self.watch is None:
             msg = "burst asked for before begin"
             raise RuntimeError(msg)
-        graphs = compiled.counters()
+        graphs, began_ns = compiled.counters(), self.clock.now_ns()
         gc.disable()
         try:
             ran = self.duel.burst(record["seed"], record["budget_s"], record["least_rounds"], record["most_rounds"])
@@ -206,8 +206,9 @@ class Session:
             name: torch.from_numpy(getattr(ran, name))
             for name in ("wall_ns", "busy_ns", "faults", "losses", "prime_ns")
         }
-        watched = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
+        watched: Record = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
         watched["shared"] = self.duel.shared() if record.get("repeat") else ""
+        watched["whole_ns"] = self.clock.now_ns() - began_ns
         return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
 
     def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:

@@ -38,6 +38,8 @@ _THEIRS: Final = (
     *(torch, torch.Tensor, torch._C.TensorBase, torch.autograd, functional, torch.nn._reduction, torch._C._nn),  # noqa: SLF001
 )
 """Modules and classes of which no name may come to stand for something else."""
+_LAZY: Final = frozenset({"torch.manual_seed"})
+"""Names that torch itself replaces, when its compiler is first imported; nothing here uses them."""
 _PATIENCE_S: Final = 0.02
 """For a thread that was joined to be gone for the system too."""
 _OURS: Final[tuple[ModuleType, ...]] = (calls, clock, compiled, drawing, duel, storage, visits, wire)
@@ -53,7 +55,8 @@ class Names:
     def changes(self) -> Iterator[str]:
         """Return the names that stand for something else now, and the functions of which the code was replaced."""
         for prefix, space, was, is_closed in self.spaces:
-            yield from (f"{prefix}.{name}" for name, value in was.items() if space.get(name) is not value)
+            other = (f"{prefix}.{name}" for name, value in was.items() if space.get(name) is not value)
+            yield from (name for name in other if name not in _LAZY)
             if is_closed and len(space) > len(was):  # a new name hides that of a base class
                 yield from (f"{prefix}.{name}" for name in space if name not in was)
         yield from (f"{name}.__code__" for name, function, code in self.codes if function.__code__ is not code)
@@ -95,6 +98,9 @@ def settings() -> dict[str, Any]:
         "torch's denormal numbers": float(_LEAST * 1.0),
         "torch's function modes": torch._C._len_torch_function_stack(),  # noqa: SLF001 - there is no other way to ask
         "torch's dispatch modes": torch._C._len_torch_dispatch_stack(),  # noqa: SLF001
+        "torch's generator": torch.get_rng_state().numpy().tobytes(),
+        "NumPy's generator": np.random.get_state(legacy=False)["state"]["key"].tobytes(),  # noqa: NPY002 - the global one is what is watched
+        "Python's generator": random.getstate(),
         "environment variables": {k: v for k, v in os.environ.items() if not k.startswith(SET_LAZILY)},
         "working folder": _folder(),
         "signal handlers": tuple(map(signal.getsignal, signal.valid_signals())),
