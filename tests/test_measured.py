@@ -8,7 +8,7 @@ import pytest
 
 from xentbench import measured
 from xentbench.lanes import Lane
-from xentbench.measured import Evidence, Measured, Regime
+from xentbench.measured import Evidence, Measured, Regime, beside_others, decide
 from xentbench.spec import Comparison, Status
 from xentbench.statistics import Interval
 from xentbench.worker.duel import Burst
@@ -116,3 +116,24 @@ def test_infinite_ends_are_written_as_null():
     fields = Measured(Status.PASSED, ratio=1.0, ratio_low=0.0, ratio_high=math.inf).fields()
     assert fields["ratio_high"] is None
     assert fields["ratio_low"] == 0.0
+
+
+def test_a_baseline_that_is_slower_beside_one_than_beside_the_others_gives_that_one_no_verdict():
+    cells = {
+        name: Measured(Status.PASSED, verdict=Comparison.FASTER, baseline_latency_s=latency_s)
+        for name, latency_s in (("a", 1.0e-5), ("b", 1.1e-5), ("slows", 1.9e-5), ("c", 0.9e-5))
+    }
+    cells["failed"] = Measured(Status.STALE)
+    seen = beside_others(cells)
+    assert seen["slows"].verdict is Comparison.INCONCLUSIVE
+    assert seen["slows"].labels == ("slow-baseline",)
+    assert "1.9 times as slow" in seen["slows"].reason
+    assert {name: seen[name] for name in cells if name != "slows"} == {n: c for n, c in cells.items() if n != "slows"}
+    assert beside_others({"a": cells["slows"]}) == {"a": cells["slows"]}
+
+
+def test_work_done_in_untimed_calls_is_told():
+    ahead = dataclasses.replace(CLEAR, primed=2.1)
+    verdict, reason = decide(ahead)
+    assert verdict is Comparison.INCONCLUSIVE
+    assert "untimed calls: they take 2.1 times as long" in reason

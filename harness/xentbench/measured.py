@@ -14,7 +14,7 @@ from xentbench.spec import Comparison, Status
 from xentbench.worker.visits import BASELINE, CANDIDATE, TWIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from xentbench.lanes import Clock, Lane
     from xentbench.statistics import Floats, Interval
@@ -27,6 +27,8 @@ FAULT_S: Final = 3e-6
 """About what a page fault costs: 2.6 to 3.6 microseconds where it was measured."""
 FAULTS_SHARE: Final = 0.05
 """From this share of the time on, page faults make a cell that should have none inconclusive."""
+SLOW_BASELINE: Final = 1.5
+"""Times as slow as beside the others: heaps of unlike age make 1.15."""
 PRIMED: Final = 2.0
 """Who works so many times as long in untimed calls as the baseline does, against timed ones, works ahead of time."""
 SPREAD: Final = 3.0
@@ -160,6 +162,24 @@ def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
         baseline_minor_faults=faults[1],
         labels=labels,
     )
+
+
+def beside_others(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Return the cells of a group; no verdict has one beside whom the baseline was far slower than beside the others.
+
+    Bursts of all are interleaved, so the machine's moods fall on all alike: it is something in the process.
+    """
+    times = {name: cell.baseline_latency_s for name, cell in measured.items() if cell.baseline_latency_s}
+    found = dict(measured)
+    for name, own_s in times.items():
+        others = [other_s for other, other_s in times.items() if other != name]
+        if others and own_s > SLOW_BASELINE * float(np.median(others)):
+            by = own_s / float(np.median(others))
+            reason = f"baseline: {by:.1f} times as slow as beside the others"
+            labels = (*measured[name].labels, "slow-baseline")
+            verdict = Comparison.INCONCLUSIVE
+            found[name] = dataclasses.replace(measured[name], verdict=verdict, reason=reason, labels=labels)
+    return found
 
 
 def deciding(lanes: Sequence[Lane], regime: Regime) -> Clock:

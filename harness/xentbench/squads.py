@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from xentbench import timing
 from xentbench.challenge import Challenge
 from xentbench.lanes import Lane
+from xentbench.measured import beside_others
 from xentbench.spec import Problem
 from xentbench.witness import Witness
 from xentbench.workers import WorkerError, stoppable
@@ -97,11 +98,12 @@ class Squad:
     ) -> dict[str, Timed]:
         """Time one phase of the named implementations in each regime of the allocator; arguments as `timing.duel`."""
         lanes = self._lanes(self._own, names, phase, regime)
-        measured = timing.duel(lanes, phase, budget, order, now_s, regime)
+        measured = beside_others(timing.duel(lanes, phase, budget, order, now_s, regime))
         cold: dict[str, Measured] = {}
         for crews in self._beside:
             faulting = dataclasses.replace(regime, kept_heap=False)
-            cold = timing.duel(self._lanes(crews, names, phase, faulting), phase, budget, order, now_s, faulting)
+            cold_lanes = self._lanes(crews, names, phase, faulting)
+            cold = beside_others(timing.duel(cold_lanes, phase, budget, order, now_s, faulting))
         mine = {name: tuple(lane for lane in lanes if lane.name == name) for name in measured}
         return {name: Timed(measured[name], mine[name], cold.get(name)) for name in measured}
 
