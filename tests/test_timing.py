@@ -18,12 +18,13 @@ from xentbench.workers import WorkerError
 class FakeWorker:
     """Answers bursts of rounds drawn around given times, or fails at a given burst."""
 
-    system_s = 0.0
+    system_s, sees = 0.0, True
 
     def __init__(
         self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None, told=None, worked_s=0.0
     ) -> None:
         self.told, self.worked_s = told or {}, worked_s
+        self.listed = isinstance(self.told.get("changed", []), list)
         self.times, self.spread, self.rounds, self.fails_at, self.cpu = times, spread, rounds, fails_at, cpu
         self.source, self.log, self.asked = np.random.default_rng(0), log if log is not None else [], []
 
@@ -46,7 +47,9 @@ class FakeWorker:
         told["whole_ns"] = told["elapsed_ns"]
         none = torch.zeros(0, 3, dtype=torch.int64)
         losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
-        return told | self.told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses, "prime_ns": wall}
+        told["changed"] = [record["planted"]] if record["planted"] and self.sees else []
+        told |= {**self.told, "changed": told["changed"] + self.told.get("changed", [])} if self.listed else self.told
+        return told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses, "prime_ns": wall}
 
     def cpu_s(self):
         self.system_s += self.worked_s
@@ -187,3 +190,11 @@ def test_every_burst_of_a_witnessed_lane_is_judged_before_the_next_is_asked():
     assert seen.status is Status.STALE
     assert worker.asked.count("burst") == 3
     assert len({seed for seed, _ in witness.seen}) == 3
+
+
+def test_a_watch_that_sees_nothing_is_found_out():
+    blind = FakeWorker(spread=0.5)
+    blind.sees = False
+    seen = run([("blind", blind)], Budget(seconds=4.0, half_width=0.0))["blind"]
+    assert seen.status is Status.TAMPERED
+    assert "does not see what was planted" in seen.reason

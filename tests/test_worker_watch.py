@@ -89,7 +89,7 @@ def test_code_that_is_replaced_inside_a_function_is_told(monkeypatch):
 
 def test_a_clock_that_is_changed_in_place_is_told():
     clock = Clock.system(readings=11)
-    watch = Watch(watching.names(), watching.settings(), kept={"the worker's clock": clock})
+    watch = Watch(watching.names(), watching.settings(), kept={"the worker's clock": (clock, watching.fields(clock))})
     assert watch.changes() == []
     object.__setattr__(clock, "now_ns", lambda: 0)
     assert watch.changes() == ["the worker's clock"]

@@ -74,8 +74,14 @@ class Lane:
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its beginning is not understood: {type(error).__name__} {error}"))
 
-    def take(self, reply: Record, times: Tensors) -> None:
-        """Add the burst that a worker answered; one that is not understood ends the lane."""
+    def take(self, reply: Record, times: Tensors, planted: str = "") -> None:
+        """Add the burst that a worker answered; one that is not understood, or has tampered, ends the lane.
+
+        Args:
+            reply: what it told.
+            times: its tables.
+            planted: a change that its watch had to tell of.
+        """
         try:
             wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
             losses = times["losses"].double().numpy()
@@ -94,6 +100,10 @@ class Lane:
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
             return
+        if planted and planted not in changed:
+            self.end(WorkerError(Status.TAMPERED, "its watch does not see what was planted for it to see"))
+            return
+        changed = [name for name in changed if name != planted]
         if changed:
             msg = f"changed {', '.join(changed[:SHOWN])[:300]}{' and more' * (len(changed) > SHOWN)}"
             self.end(WorkerError(Status.TAMPERED, msg))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from xentbench.lanes import Lane
 
 
+PLANTED: Final = 0.25
+"""Share of the bursts in which a worker's watch is tried: it has to tell of a change that is made up."""
 REPEATED: Final = 0.1
 """Share of the bursts after which two calls of the candidate are made side by side."""
 BURST: Final = {"budget_s": 0.025, "least_rounds": 4, "most_rounds": 20_000}
@@ -86,13 +88,13 @@ def duel(
 def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], float]) -> None:
     """Ask for one burst, and judge what was answered: the next one's seed is not drawn before that is known."""
     seed, worked_s, start_s = order.getrandbits(63), lane.worker.cpu_s(), now_s()
-    repeat = order.random() < REPEATED
-    answer = _ask(lane, "burst", {"seed": seed, "repeat": repeat, **BURST})
+    repeat, planted = order.random() < REPEATED, f"planted {order.getrandbits(32)}" if order.random() < PLANTED else ""
+    answer = _ask(lane, "burst", {"seed": seed, "repeat": repeat, "planted": planted, **BURST})
     lane.spent_s += now_s() - start_s
     lane.system_s += lane.worker.cpu_s() - worked_s
     if answer is None:
         return
-    lane.take(*answer)
+    lane.take(answer[0], answer[1], planted)
     if lane.error is not None or lane.witness is None:
         return
     try:

@@ -80,7 +80,10 @@ class _Nobody:
 
 
 def cells(entry: Cheat | Honest, cell_s: float = CELL_S) -> list[Cell]:
-    """Judge and time the entry, in a run of its own, and return what was recorded; its memory is not weighed."""
+    """Judge and time the entry, in a run of its own, and return what was recorded.
+
+    Its memory is weighed where the label that it must have comes from that.
+    """
     names = [entry.name]
     if isinstance(entry, Cheat):
         cell_s = max(cell_s, (entry.patience - FEW) * CALL_S)
@@ -90,10 +93,12 @@ def cells(entry: Cheat | Honest, cell_s: float = CELL_S) -> list[Cell]:
     posed = planning.Posed(entry.problems, {}, {}, ())
     preset = planning.Preset(budget_s=300.0, workers=1, half_width=0.0)
     plan = planning.make(posed, found, entry.phases, preset, secrets.randbits(63))
+    weighs = isinstance(entry, Cheat) and entry.labels & {"delegate", "workspace"}
+    patched = contextlib.nullcontext() if weighs else mock.patch.object(examining.weighing, "weigh", return_value={})
     with (
+        patched,
         tempfile.TemporaryDirectory(prefix="xentbench-trial-") as folder,
         mock.patch.object(sweep, "cell_limit_s", return_value=cell_s),
-        mock.patch.object(examining.weighing, "weigh", return_value={}),
     ):
         journal = results.create(Path(folder) / "runs")
         journal.head({"run": journal.run})

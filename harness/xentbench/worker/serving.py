@@ -47,6 +47,7 @@ class Session:
         self.before: watch.Names | None = None
         self.had: dict[str, Any] = {}
         self.clock = Clock.system()
+        self.clock_was = watch.fields(self.clock)
         self.loss: Implementation | None = None
         self.wraps = False
         self.baseline = BASELINE
@@ -185,7 +186,7 @@ class Session:
         compiles = self.wraps or self._loaded().compiles or self.baseline.compiles
         had = watch.settings() if compiles else self.had
         assert self.before is not None
-        self.watch = watch.Watch(self.before, had, self.pipes, {"the worker's clock": self.clock})
+        self.watch = watch.Watch(self.before, had, self.pipes, {"the worker's clock": (self.clock, self.clock_was)})
         return {"empty_call_ns": self.duel.empty_call_ns(), "faults": faults}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -193,6 +194,7 @@ class Session:
         if self.duel is None or self.watch is None:
             msg = "burst asked for before begin"
             raise RuntimeError(msg)
+        self.watch.planted = str(record.get("planted", ""))
         graphs, began_ns = compiled.counters(), self.clock.now_ns()
         gc.disable()
         try:

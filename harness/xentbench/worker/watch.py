@@ -125,7 +125,10 @@ class Watch:
         before: what `names` gave before any implementation was loaded.
         had: what `settings` gave.
         pipes: descriptors that must stay the pipes they are, as `identities` gave them then.
-        kept: objects whose fields must stay as they are, by name.
+        kept: objects whose fields must stay as they are, each with these fields, by name.
+
+    Attributes:
+        planted: a change that the parent had made up: a watch that does not tell of it sees nothing.
     """
 
     def __init__(
@@ -133,10 +136,10 @@ class Watch:
         before: Names,
         had: dict[str, Any],
         pipes: dict[int, tuple[int, int] | None] | None = None,
-        kept: dict[str, Any] | None = None,
+        kept: dict[str, tuple[Any, dict[str, Any]]] | None = None,
     ) -> None:
         self._names, self._settings, self._pipes, self._kept = before, had, pipes or {}, kept or {}
-        self._fields = {name: _fields(thing) for name, thing in self._kept.items()}
+        self.planted = ""
         self._descriptors = _count("/proc/self/fd")
 
     def changes(self) -> list[str]:
@@ -157,9 +160,11 @@ class Watch:
         yield from (name for name, was in self._settings.items() if name != "threads" and seen[name] != was)
         yield from ["threads"] * (seen["threads"] > self._settings["threads"])
         yield from (f"descriptor {fd}" for fd, was in self._pipes.items() if identities(fd)[fd] != was)
-        for name, was in self._fields.items():
-            if any(value is not was.get(field) for field, value in _fields(self._kept[name]).items()):
+        for name, (thing, was) in self._kept.items():
+            if any(value is not was.get(field) for field, value in fields(thing).items()):
                 yield name
+        if self.planted:
+            yield self.planted
 
 
 def identities(*descriptors: int) -> dict[int, tuple[int, int] | None]:
@@ -175,7 +180,8 @@ def identities(*descriptors: int) -> dict[int, tuple[int, int] | None]:
     return found
 
 
-def _fields(thing: Any) -> dict[str, Any]:  # noqa: ANN401 - any record
+def fields(thing: Any) -> dict[str, Any]:  # noqa: ANN401 - any record
+    """Return what the fields of a record are."""
     names = getattr(type(thing), "__slots__", None) or vars(thing)
     return {name: getattr(thing, name, None) for name in names}
 
