@@ -27,7 +27,7 @@ REPRESENTATIVES = {
     5: "table-of-known-seeds",
     6: "refresh-repeats",
     7: "freed-losses",
-    8: "baseline-of-the-duel",
+    8: "newest-number-alive",
     9: "clock-rewritten-in-place",
     10: "answers-of-another",
     11: "methods-of-its-own",
@@ -99,7 +99,7 @@ def test_a_plain_right_loss_would_be_accepted_if_it_were_called_a_cheat():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHEATS)
+@pytest.mark.parametrize("name", [name for name, cheat in CHEATS.items() if cheat.is_promised])
 def test_every_cheat_is_caught(name: str):
     as_it_should(CHEATS[name], trial.cells)
 

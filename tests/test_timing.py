@@ -43,6 +43,7 @@ class FakeWorker:
             "changed": [],
             "leaks": "",
             "shared": "",
+            "delegates": False,
         }
         told["whole_ns"] = told["elapsed_ns"]
         none = torch.zeros(0, 3, dtype=torch.int64)

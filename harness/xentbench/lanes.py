@@ -43,6 +43,7 @@ class Lane:
         faults: page faults a call of every arm, where calls are too short to be metered one by one.
         spent_s: on its bursts, by the parent's clock.
         told_s: on them, by its own clock.
+        delegates: whether the reference operator was seen to do the work.
         system_s: CPU time that the system says its process took for them.
         looks: taken at its interval.
         done: whether it is asked no more.
@@ -57,6 +58,7 @@ class Lane:
     faults: tuple[float, ...] = (0.0,) * ARMS
     spent_s: float = 0.0
     told_s: float = 0.0
+    delegates: bool = False
     system_s: float = 0.0
     looks: int = 0
     done: bool = False
@@ -87,6 +89,7 @@ class Lane:
             losses = times["losses"].double().numpy()
             primes = _table(times, "prime_ns")
             changed, leaks, shared = list(map(str, reply["changed"])), str(reply["leaks"]), str(reply["shared"])
+            self.delegates |= reply["delegates"] is True
             if not len(busy) == len(faults) in (0, len(wall)):
                 msg = f"{len(wall)} rounds, of which {len(busy)} metered"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others

@@ -131,7 +131,8 @@ def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
         return Measured(Status.PASSED, reason, verdict=Comparison.INCONCLUSIVE, workers=len(lanes))
     evidence = _evidence(lanes, regime)
     verdict, reason = decide(evidence)
-    labels = ("primed",) if evidence.primed > PRIMED else ()
+    delegates = any(lane.delegates for lane in lanes)
+    labels = (*(("primed",) if evidence.primed > PRIMED else ()), *(("delegate",) if delegates else ()))
     faults = [_faults(lanes, arm) for arm in (CANDIDATE, BASELINE)]
     low, middle, high = np.percentile(wall[:, CANDIDATE], (5, 50, 95)) * 1e-9
     other = evidence.other or statistics.UNKNOWN

@@ -263,7 +263,8 @@ class Sweep:
         weighed = examined.weighed.get(phase)
         labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
-        labels += [*seen.labels, *(["gradient-in-forward"] if ahead else [])]
+        labels += [label for label in seen.labels if label not in labels]
+        labels += ["gradient-in-forward"] if ahead else []
         labels += ["overwrites-input"] if entry.work.overwrites_input else []
         labels += ["slow-first-call"] if is_slow_at_first(examined.setup_s, seen.latency_s) else []
         fields = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PLANTED: Final = 0.25
 """Share of the bursts in which a worker's watch is tried: it has to tell of a change that is made up."""
-REPEATED: Final = 0.1
+REPEATED: Final = 0.25
 """Share of the bursts after which two calls of the candidate are made side by side."""
 BURST: Final = {"budget_s": 0.025, "least_rounds": 4, "most_rounds": 20_000}
 """Length of a burst: shorter ones interleave better, and spend more of the time on setting themselves up."""

@@ -50,6 +50,7 @@ class Cheat:
         work: what it declares.
         patience: calls that it lets pass before it cheats: it is timed until they have been made.
         in_company: whether it is timed beside an honest implementation, as nearly everybody is.
+        is_promised: whether it is promised that this is caught; what is not stands in docs/trust.md.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Cheat:
     work: WorkContract = PLAIN
     patience: int = 60
     in_company: bool = False
+    is_promised: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

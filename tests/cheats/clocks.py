@@ -206,6 +206,7 @@ CHEATS = (
         name="clock-rewritten-modestly",
         row=9,
         build=lambda: _in_place(0.5),
+        is_promised=False,
         ends=TAMPERED | {Status.CRASHED},
         note="The same, hiding half of what its calls take.",
     ),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cheats.cheat import SMALL, STALE, TINY, Cheat
+from cheats.cheat import SMALL, STALE, TAMPERED, TINY, Cheat
 from cheats.parts import FEW, MANY, SOME, frames, given, once_watched_no_more, patient, replaying, right, solved
 from xentbench.spec import Phase
 
@@ -218,12 +218,16 @@ CHEATS = (
         name="computed-while-primed",
         row=4,
         build=_computed_while_primed,
+        ends=TAMPERED | STALE,
+        labels=frozenset({"primed"}),
         note="Computes the right answer for the timed storage in the untimed call before it.",
     ),
     Cheat(
         name="reads-what-is-timed-next",
         row=4,
         build=_reads_what_is_timed_next,
+        ends=TAMPERED | STALE,
+        labels=frozenset({"primed"}),
         note="The same, having read from the duel's frames which storage that will be.",
     ),
     Cheat(

@@ -10,7 +10,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from cheats.cheat import ALIASED, DEFERRED, TAMPERED, Cheat
 from cheats.parts import FEW, patient, right, solved
-from xentbench.spec import Phase, Problem
+from xentbench.spec import Phase, Problem, Status
 
 EACH_ROW = Problem(batch_size=64, num_classes=100, reduction="none")
 
@@ -226,7 +226,7 @@ CHEATS = (
         name="one-buffer-for-all-answers",
         row=15,
         build=_one_buffer,
-        ends=ALIASED,
+        ends=ALIASED | {Status.RAISED},
         note="Returns every loss in the same memory, from call 60 on.",
     ),
     Cheat(

@@ -265,6 +265,7 @@ CHEATS = (
         name="caches-emptied-on-release",
         row=23,
         build=_emptied_caches,
+        is_promised=False,
         problems=(Problem(batch_size=64, num_classes=1000),),
         phases=(Phase.FORWARD,),
         note="Empties the caches for the next arm when its answer is let go of.",

@@ -165,7 +165,7 @@ def told(entry: Cheat | Honest, seen: Sequence[Cell]) -> tuple[str, Cell]:
         wrong = accused(seen)
         return ("ACCUSED", wrong[0]) if wrong else ("ok", seen[0])
     if wrong := accepted(entry, seen):
-        return "ACCEPTED", wrong[0]
+        return ("ACCEPTED" if entry.is_promised else "beyond"), wrong[0]
     other = misnamed(entry, seen)
     return ("MISNAMED", other[0]) if other else ("ok", seen[0])
 
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str]) -> int:
             start_s = time.monotonic()
             seen = attempt(entry)
             word, cell = told(entry, seen)
-            bad += word != "ok"
+            bad += word not in ("ok", "beyond")
             row = "honest" if isinstance(entry, Honest) else f"row {entry.row}"
             ends = ", ".join(sorted({" ".join([cell.status, *sorted(cell.labels)]) for cell in seen}))
             took_s = time.monotonic() - start_s

@@ -49,8 +49,12 @@ METERED_NS: Final = 100_000
 """Calls from here on have their CPU time and page faults read one by one: the readings cost two microseconds."""
 GAP_BYTES: Final = 2**20
 """Largest gap between inputs: smaller ones leave workers as unlike as they were."""
+LAID_OUT_BYTES: Final = 16 * 2**20
+"""Largest input that is placed anew: between larger ones the heap would grow by holes that nothing fits."""
 MOST_STORAGES: Final = 4096
 """Of a pool: as many small inputs are no longer in the first- and second-level caches, and take a second to make."""
+SEARCHED: Final = 6
+"""Levels of a graph that are searched for the reference operator."""
 # Bound before any implementation is loaded.
 _TENSOR, _item, _clone = torch.Tensor, torch.Tensor.item, torch.Tensor.clone
 
@@ -169,7 +173,8 @@ class Duel:
         places = random.Random(seed)  # noqa: S311 - no secret
         numbers = Numbers(self.problem, Stream(self.problem.key, self.phase, seed, "refresh"))
         meter = self._meter if self.metered else _nothing
-        if len(self.pool) == 1:  # a pool lies in as many places already
+        # A pool lies in as many places already, and a large input streams through the caches wherever it lies.
+        if len(self.pool) == 1 and self.prime.nbytes <= LAID_OUT_BYTES:
             self._lay_out(places)
         keeper, told, primed = Keeper(seed), list[Any](), list[list[int]]()
         self.remembered = [None] * SLOTS
@@ -195,13 +200,18 @@ class Duel:
         primes = np.array(primed, dtype=np.int64)
         return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _table(told), primes)
 
-    def shared(self) -> str:
-        """Say which results of two successive calls of the candidate lie in the same memory, or nothing."""
+    def repeat(self) -> tuple[str, bool]:
+        """Call the candidate twice, and keep both results.
+
+        Returns:
+            which results lie in the same memory, or nothing; and whether the reference operator is in their graph.
+        """
         if len(self.arms) <= CANDIDATE:
-            return ""
+            return "", False
         loss, (one, other) = self.arms[CANDIDATE], (self._storage(), self._storage())
         with self._context():
             results = [loss(at.logits, at.target) for at in (one, other)]
+            delegates = _delegates(results[0])
             if self.phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
                 for result in results:
                     result.backward(self._upstream)  # type: ignore[no-untyped-call]
@@ -210,8 +220,8 @@ class Duel:
         for name, pair in named:
             places = [tensor.untyped_storage().data_ptr() for tensor in pair if tensor is not None and tensor.numel()]
             if len(set(places)) < len(places):
-                return f"the {name} of two calls lie in the same memory"
-        return ""
+                return f"the {name} of two calls lie in the same memory", delegates
+        return "", delegates
 
     def _remember(self, slots: list[int], seed: int, call: int) -> None:
         """Copy some rows of the gradient of this call, where its turn has come."""
@@ -302,6 +312,16 @@ class Duel:
         self._gradient = logits.grad
         logits.grad = target.grad = None
         return stop - start, after[0] - busy, after[1] - faults
+
+
+def _delegates(result: torch.Tensor) -> bool:
+    """Whether the backward of the reference operator is in a result's graph, near its end."""
+    found, near = set(), [result.grad_fn] if result.grad_fn is not None else []
+    for _ in range(SEARCHED):
+        found |= {node.name() for node in near}
+        following = [each for node in near for each, _ in node.next_functions]
+        near = [node for node in following if node is not None]
+    return any(name.startswith("NllLoss") for name in found)
 
 
 def _table(told: list[Any]) -> Floats:

@@ -209,7 +209,7 @@ class Session:
             for name in ("wall_ns", "busy_ns", "faults", "losses", "prime_ns")
         }
         watched: Record = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
-        watched["shared"] = self.duel.shared() if record.get("repeat") else ""
+        watched["shared"], watched["delegates"] = self.duel.repeat() if record.get("repeat") else ("", False)
         watched["whole_ns"] = self.clock.now_ns() - began_ns
         return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
 
