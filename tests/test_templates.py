@@ -116,10 +116,10 @@ def test_workers_end_with_their_template_and_the_next_is_execed(file: Path):
         pid = load(worker, file, "good").ask("hello")[0]["pid"]
         assert children(template.pid) == [pid]
         template.kill()
+        assert eventually_gone(pid)
         with pytest.raises(WorkerError) as caught:
             set_up(worker)
         assert caught.value.status is Status.CRASHED
-        assert eventually_gone(pid)
     assert workers.template({}) is template
     with load(Worker(template=template), file, "good") as worker:
         assert isinstance(worker._process, Execed)

@@ -225,12 +225,13 @@ def second_derivatives(loss: Loss, problem: Problem, inputs: Inputs) -> tuple[to
 
 
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
-    """Return the result where it can be judged; raises WrongTypeError, which says what was expected and what came."""
+    """Return the result where it can be judged; raises WrongTypeError or DeferredError, which say what was expected."""
     if not isinstance(result, torch.Tensor):
         msg = f"the loss must be a torch.Tensor, got {type(result).__name__}"
     elif type(result) is not torch.Tensor or vars(result):
         # What is computed when it is looked at, or shown as another value, is not an answer yet.
         msg = f"the loss must be a plain torch.Tensor without attributes of its own, got {type(result).__name__}"
+        raise DeferredError(msg)
     elif result.layout is not torch.strided:
         msg = f"the loss must be a dense tensor, got {result.layout}"
     elif str(result.dtype).removeprefix("torch.") not in DTYPE_BYTES:

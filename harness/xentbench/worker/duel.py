@@ -211,17 +211,17 @@ class Duel:
         loss, (one, other) = self.arms[CANDIDATE], (self._storage(), self._storage())
         with self._context():
             results = [loss(at.logits, at.target) for at in (one, other)]
-            delegates = _delegates(results[0])
+            delegates = _delegates(results[-1])
+            if _share(*results):
+                return "the losses of two calls lie in the same memory", delegates
             if self.phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
-                for result in results:
-                    result.backward(self._upstream)  # type: ignore[no-untyped-call]
-        named: tuple[tuple[str, list[torch.Tensor | None]], ...]
-        named = (("losses", [*results]), ("gradients", [one.logits.grad, other.logits.grad]))
-        for name, pair in named:
-            places = [tensor.untyped_storage().data_ptr() for tensor in pair if tensor is not None and tensor.numel()]
-            if len(set(places)) < len(places):
-                return f"the {name} of two calls lie in the same memory", delegates
-        return "", delegates
+                try:
+                    for result in results:
+                        result.backward(self._upstream)  # type: ignore[no-untyped-call]
+                except RuntimeError as error:
+                    return f"a second call spoils the first one's backward: {error}", delegates
+        shared = _share(one.logits.grad, other.logits.grad)
+        return "the gradients of two calls lie in the same memory" if shared else "", delegates
 
     def _remember(self, slots: list[int], seed: int, call: int) -> None:
         """Copy some rows of the gradient of this call, where its turn has come."""
@@ -312,6 +312,13 @@ class Duel:
         self._gradient = logits.grad
         logits.grad = target.grad = None
         return stop - start, after[0] - busy, after[1] - faults
+
+
+def _share(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether two tensors lie in one storage."""
+    if one is None or other is None or not one.numel():
+        return False
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _delegates(result: torch.Tensor) -> bool:
