@@ -18,7 +18,7 @@ from xentbench.workers import WorkerError
 class FakeWorker:
     """Answers bursts of rounds drawn around given times, or fails at a given burst."""
 
-    system_s, sees = 0.0, True
+    system_s, sees, talks = 0.0, True, False
 
     def __init__(
         self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None, told=None, worked_s=0.0
@@ -51,6 +51,10 @@ class FakeWorker:
         told["changed"] = [record["planted"]] if record["planted"] and self.sees else []
         told |= {**self.told, "changed": told["changed"] + self.told.get("changed", [])} if self.listed else self.told
         return told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses, "prime_ns": wall}
+
+    def check_silence(self, verb):
+        if self.talks:
+            raise WorkerError(Status.FORGED, f"{verb}: bytes came that answer no request", lost=True)
 
     def cpu_s(self):
         self.system_s += self.worked_s
@@ -199,3 +203,9 @@ def test_a_watch_that_sees_nothing_is_found_out():
     seen = run([("blind", blind)], Budget(seconds=4.0, half_width=0.0))["blind"]
     assert seen.status is Status.TAMPERED
     assert "does not see what was planted" in seen.reason
+
+
+def test_bytes_after_the_last_burst_end_the_cell():
+    talks = FakeWorker(spread=0.01)
+    talks.talks = True
+    assert run([("talks", talks)])["talks"].status is Status.FORGED

@@ -81,8 +81,18 @@ def duel(
                     other.done |= other.name == lane.name
     for lane in lanes:
         lane.settle()
+        _listen(lane)
     names = dict.fromkeys(lane.name for lane in lanes)
     return {name: summarise([lane for lane in lanes if lane.name == name], regime) for name in names}
+
+
+def _listen(lane: Lane) -> None:
+    """End a lane whose worker has written what nobody asked for."""
+    try:
+        if lane.error is None:
+            lane.worker.check_silence("burst")
+    except WorkerError as error:
+        lane.end(error)
 
 
 def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], float]) -> None:
