@@ -73,7 +73,7 @@ class Challenge:
 
     def __init__(self, problem: Problem, seed: int, recorded: Recorded | None = None) -> None:
         self.problem = problem
-        given = inputs.make(problem, seed, recorded)
+        self.given = given = inputs.make(problem, seed, recorded)
         self.nbytes = given.logits.nbytes + given.target.nbytes
         self._cells = Cells(given.logits.detach().cpu())
         self._places = np.unravel_index(np.arange(problem.rows), problem.row_shape or (1,))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from xentbench.examining import Examined, examine
+from xentbench.inputs import timed_seed
 from xentbench.spec import Description, Failure, Phase, Status, Verdict
 from xentbench.workers import Worker, WorkerError, load, template
 
@@ -125,10 +126,17 @@ class Crew:
         self._unloaded |= {id(worker) for worker in fresh}
 
     def set_up(self, key: str, seed: int, phases: Sequence[Phase], recorded: Recorded | None) -> WorkerError | None:
-        """Set a problem up in every worker; return the first error, which is the crew's, or None."""
+        """Set a problem up in every worker; return the first error, which is the crew's, or None.
+
+        Args:
+            key: of the problem.
+            seed: of the run, which no worker is told.
+            phases: that will be timed.
+            recorded: the workload, where the problem names one.
+        """
         if self._forged:
             return WorkerError(*self._forged)
-        record = {"problem": key, "seed": seed, "phases": list(phases)}
+        record = {"problem": key, "seed": timed_seed(seed), "phases": list(phases)}
         named = {name: getattr(recorded, name, None) for name in ("logits", "target", "weight")}
         given = {name: tensor for name, tensor in named.items() if tensor is not None}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -113,6 +114,11 @@ def make(problem: Problem, seed: int, recorded: Recorded | None = None) -> Input
     logits = logits * problem.scale + problem.offset if (problem.scale, problem.offset) != (1.0, 0.0) else logits
     upstream = drawing.upstream(problem, Stream(problem.key, seed, "upstream"))
     return place(problem, Inputs(logits.to(dtype), target, weight, upstream.to(dtype)))
+
+
+def timed_seed(seed: int) -> int:
+    """Return the seed of what is timed: workers are sent it, and cannot tell from it the seeds of bursts to come."""
+    return int.from_bytes(hashlib.sha256(f"timed {seed}".encode()).digest()[:7], "big")
 
 
 def asks_more(problem: Problem) -> bool:

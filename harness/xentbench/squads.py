@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from xentbench import timing
 from xentbench.challenge import Challenge
+from xentbench.inputs import timed_seed
 from xentbench.lanes import Lane
 from xentbench.measured import beside_others
 from xentbench.spec import Problem
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from xentbench.crews import Crew
-    from xentbench.inputs import Recorded
+    from xentbench.inputs import Inputs, Recorded
     from xentbench.measured import Measured, Regime
     from xentbench.spec import Phase
     from xentbench.timing import Budget
@@ -80,7 +81,7 @@ class Squad:
     ) -> dict[str, WorkerError]:
         """Set a problem up in every worker of the named implementations; return who failed, and how."""
         crews = [crew for crew in self._all if crew.entry.name in names]
-        self._challenge = Challenge(Problem.parse(key), seed, recorded)
+        self._challenge = Challenge(Problem.parse(key), timed_seed(seed), recorded)
         for crew in crews:
             crew.start()
         with stoppable(PARALLEL) as pool:
@@ -106,6 +107,11 @@ class Squad:
             cold = beside_others(timing.duel(cold_lanes, phase, budget, order, now_s, faulting))
         mine = {name: tuple(lane for lane in lanes if lane.name == name) for name in measured}
         return {name: Timed(measured[name], mine[name], cold.get(name)) for name in measured}
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What is timed, once a problem was set up."""
+        return self._challenge.given if self._challenge else None
 
     def _lanes(self, crews: Sequence[Crew], names: Collection[str], phase: Phase, regime: Regime) -> list[Lane]:
         named = [crew for crew in crews if crew.entry.name in names]

@@ -242,6 +242,8 @@ class Sweep:
         """Return who is ready; the cells of the others end here."""
         names, recorded = {entry.name for entry in entries}, self.plan.recorded.get(problem.key)
         errors = squad.set_up(names, problem.key, self.plan.seed, self._due.groups(problem), recorded)
+        if squad.inputs is not None:
+            self.survey.count(problem, squad.inputs)
         for entry in entries:
             if error := errors.get(entry.name):
                 due, reason = self._due.phases(entry, problem), f"set up for timing: {error.reason}"
