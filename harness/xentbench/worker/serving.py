@@ -121,7 +121,7 @@ class Session:
         if self.wraps:
             self.bound = compiled.wrap(self.bound)
         for phase in map(Phase, record["phases"]):
-            self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
+            self._duel(phase, [calls.checked(self.bound)]).warm_up(calls=1, budget_s=0.0)
         setup_s = time.perf_counter() - start
         self.beside = self._baselines(record["phases"])
         compiled.check_set_up(must_compile=loss.compiles or self.wraps)
