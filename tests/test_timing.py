@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ class FakeWorker:
             "shared": "",
             "delegates": False,
         }
-        told["whole_ns"] = told["elapsed_ns"]
+        told |= {"began_ns": time.perf_counter_ns(), "whole_ns": told["elapsed_ns"]}
         none = torch.zeros(0, 3, dtype=torch.int64)
         losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
         told["changed"] = [record["planted"]] if record["planted"] and self.sees else []
@@ -163,6 +164,7 @@ def test_a_pool_is_asked_for_with_its_size():
         (FakeWorker(told={"whole_ns": 10**9}), Status.TAMPERED, "its clock told"),
         (FakeWorker(told={"shared": "the losses of two calls lie in the same memory"}), Status.ALIASED, "same memory"),
         (FakeWorker(worked_s=0.05), Status.TAMPERED, "the system counted"),
+        (FakeWorker(told={"began_ns": 0}), Status.TAMPERED, "before it was asked for"),
     ],
 )
 def test_what_a_worker_changes_or_cannot_have_seen_ends_its_cell(worker, status, words):

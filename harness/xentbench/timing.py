@@ -6,6 +6,7 @@ enough at one of five looks, or its budget is spent; never because a difference 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,14 +88,14 @@ def duel(
 
 def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], float]) -> None:
     """Ask for one burst, and judge what was answered: the next one's seed is not drawn before that is known."""
-    seed, worked_s, start_s = order.getrandbits(63), lane.worker.cpu_s(), now_s()
+    seed, worked_s, start_s, asked_ns = order.getrandbits(63), lane.worker.cpu_s(), now_s(), time.perf_counter_ns()
     repeat, planted = order.random() < REPEATED, f"planted {order.getrandbits(32)}" if order.random() < PLANTED else ""
     answer = _ask(lane, "burst", {"seed": seed, "repeat": repeat, "planted": planted, **BURST})
     lane.spent_s += now_s() - start_s
     lane.system_s += lane.worker.cpu_s() - worked_s
     if answer is None:
         return
-    lane.take(answer[0], answer[1], planted)
+    lane.take(answer[0], answer[1], planted, asked_ns)
     if lane.error is not None or lane.witness is None:
         return
     try:

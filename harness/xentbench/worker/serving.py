@@ -210,7 +210,7 @@ class Session:
         }
         watched: Record = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
         watched["shared"], watched["delegates"] = self.duel.repeat() if record.get("repeat") else ("", False)
-        watched["whole_ns"] = self.clock.now_ns() - began_ns
+        watched["began_ns"], watched["whole_ns"] = began_ns, self.clock.now_ns() - began_ns
         return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
 
     def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
