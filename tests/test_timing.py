@@ -201,3 +201,20 @@ def test_a_watch_that_sees_nothing_is_found_out():
     seen = run([("blind", blind)], Budget(seconds=4.0, half_width=0.0))["blind"]
     assert seen.status is Status.TAMPERED
     assert "does not see what was planted" in seen.reason
+
+
+def test_what_chance_leaves_out_comes_in_one_more_burst():
+    asked = []
+
+    class Noting(FakeWorker):
+        def ask(self, verb, record):
+            asked.append((record.get("repeat"), bool(record.get("planted"))))
+            return super().ask(verb, record)
+
+    for seed in range(20):
+        asked.clear()
+        lanes = [Lane("a", Noting(spread=0.5))]
+        timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.0), random.Random(seed), lambda: 0.0)  # noqa: S311 - no secret
+        bursts = asked[1:]
+        assert len(bursts) <= 2
+        assert all(any(tried) for tried in zip(*bursts, strict=True))

@@ -46,6 +46,9 @@ class Lane:
         delegates: whether the reference operator was seen to do the work.
         system_s: CPU time that the system says its process took for them.
         looks: taken at its interval.
+        repeated: whether two of its calls were made side by side.
+        planted: whether its watch was tried.
+        is_enough: whether it has been timed for long enough.
         done: whether it is asked no more.
         error: that ended it.
     """
@@ -61,6 +64,9 @@ class Lane:
     delegates: bool = False
     system_s: float = 0.0
     looks: int = 0
+    repeated: bool = False
+    planted: bool = False
+    is_enough: bool = False
     done: bool = False
     error: WorkerError | None = None
 
