@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import faults
 import pytest
-from rich.console import Console
-from worker_fixtures import ONE_GOOD, plugin
+from faults.trial import ALL, PROBLEM, SHORT_S, alive, source
 
-from xentbench import planning, results, running, templates, workers
-from xentbench.console import Progressing
+from xentbench import workers
 from xentbench.crews import Examinee
 from xentbench.examining import Examined
 from xentbench.posing import Questions
-from xentbench.spec import Description, Phase, Problem, Source, Status
+from xentbench.spec import Description, Phase, Status
 
-PROBLEM = Problem(batch_size=8, num_classes=10)
-LIMIT_S = 1.5
-"""In place of each deadline that a hang runs into."""
-CALLED = faults.called()
-ALL = {**CALLED, **faults.IMPORTING}
+LOADED = 3
+"""Runs of the honest ones in a row, all processes on one loaded core."""
 REPRESENTATIVES = {
     *("leaves-with-0", "reads-address-0", "daemon-holds-the-pipe", "stops-itself", "answers-for-the-worker"),
     *("raises-base", "fills-memory", "leaks-descriptors", "returns-a-subclass", "answers-in-a-buffer"),
@@ -44,16 +39,7 @@ def named(names: set[str] | None = None):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch):
-    own = dict.fromkeys(("describe", "set-up", "answer", "repeat", "memory"), LIMIT_S)
-    monkeypatch.setattr(workers, "DEADLINES_S", {**workers.DEADLINES_S, **own})
-
-
-def source(fault: faults.Fault, folder: Path) -> Source:
-    file = faults.FOLDER / f"{fault.theme}.py"
-    if fault.text:
-        file = folder / "faulty.py"
-        file.write_text(fault.text)
-    return Source("file", str(file), (str(faults.FOLDER.parent),))
+    monkeypatch.setattr(workers, "DEADLINES_S", SHORT_S)
 
 
 def ending(fault: faults.Fault, folder: Path) -> tuple[Status, str]:
@@ -76,11 +62,6 @@ def examined(entry: Description) -> Examined:
         return examinee.examine(Questions(0, {})(PROBLEM), list(Phase), measure_memory=True)
 
 
-def alive() -> set[int]:
-    """Return the processes that bear the mark of this run, but for templates."""
-    return set(templates.marked()) - {template.pid for template in templates._started.values()}
-
-
 @pytest.mark.parametrize("fault", named())
 def test_a_fault_ends_in_its_status_and_leaves_nothing(fault: faults.Fault, tmp_path: Path):
     before, start_s = alive(), time.monotonic()
@@ -96,36 +77,15 @@ def test_a_fault_ends_in_its_status_and_leaves_nothing(fault: faults.Fault, tmp_
 
 
 @pytest.mark.slow
-def test_every_fault_in_one_run_costs_its_own_cells_and_no_other(tmp_path: Path):
-    honest = plugin(tmp_path, ONE_GOOD)
-    files = [
-        Source("file", str(faults.FOLDER / f"{theme}.py"), (str(faults.FOLDER.parent),)) for theme in faults.THEMES
-    ]
-    entries = [entry for file in files for entry in workers.describe(file, [PROBLEM.key])]
-    for name, fault in faults.IMPORTING.items():
-        (tmp_path / name).mkdir()
-        (entry,) = workers.describe(source(fault, tmp_path / name), [PROBLEM.key])
-        entries.append(dataclasses.replace(entry, name=name))
-    entries = [*workers.describe(Source("file", str(honest)), []), *random.Random(0).sample(entries, len(entries))]  # noqa: S311 - any order
-    phases = [Phase.FORWARD, Phase.FORWARD_BACKWARD]
-    posed = planning.Posed((PROBLEM,), {}, {}, ())
-    plan = planning.make(posed, entries, phases, planning.Preset(1200.0, 1, 0.1), seed=3)
-    journal = results.create(tmp_path / "runs")
-    run = running.bench(plan, journal, Progressing(Console(quiet=True), live=False), preset_name="test", grids=[])
-    cells = run.cells.set_index(["implementation", "phase"])["status"]
-    assert cells.index.is_unique
-    assert set(cells.index) == {(name, phase) for name in ["good", *ALL] for phase in phases}
-    ended = {name: {str(cells[name, phase]) for phase in phases} for name in ["good", *ALL]}
-    unlike = {name: ended[name] for name, fault in ALL.items() if ended[name] != {str(fault.status)}}
-    assert unlike == {}
-    assert ended["good"] == {"passed"}
-    assert run.cells[run.cells["implementation"] == "good"]["latency_s"].notna().all()
-    assert running.is_wrong(run)
-    assert alive() == set()
+@pytest.mark.parametrize("arguments", [(), ("--loaded",), *[("--loaded", "--honest")] * LOADED])
+def test_every_fault_in_one_run_costs_its_own_cells_and_no_other(arguments: tuple[str, ...]):
+    command = [sys.executable, "-m", "faults.trial", *arguments]
+    ran = subprocess.run(command, cwd=Path(__file__).parent, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
 
 
 def test_there_are_48_faults_and_every_status_has_one():
     assert len([fault for fault in ALL.values() if fault.status is not Status.PASSED]) >= 48
     assert {fault.status for fault in ALL.values()} == set(Status) - ELSEWHERE
     assert ALL.keys() >= REPRESENTATIVES
-    assert len(ALL) == len(CALLED) + len(faults.IMPORTING)
+    assert len(ALL) == len(faults.called()) + len(faults.IMPORTING)

@@ -179,6 +179,15 @@ def test_a_cell_without_its_verdict_is_not_finished_unless_nobody_was_asked(jour
     assert sorted(name for name, _, _ in done) == ["absent", "one-hot"]
 
 
+def test_what_could_not_be_described_is_finished_without_a_verdict_however_that_ended(journal: results.Journal):
+    ends = {"crashes": "crashed", "hangs": "timed-out", "right": "passed"}
+    journal.head({**HEAD, "implementations": [{"name": name, "status": status} for name, status in ends.items()]})
+    for name, status in ends.items():
+        journal.cell({**CELL, "implementation": name, "status": status})
+    done = results.finished(results.read(journal.folder))
+    assert sorted(name for name, _, _ in done) == ["crashes", "hangs"]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "7", '{"schema": 2, "plan": 3}', "[" * 100_000, "\x00"])
 def test_a_head_that_is_none_is_one_sentence(tmp_path: Path, content: str):
     (tmp_path / results.HEAD).write_text(content)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ class FakeWorker:
             "shared": "",
             "delegates": False,
         }
-        told["whole_ns"] = told["elapsed_ns"]
+        told |= {"began_ns": time.perf_counter_ns(), "whole_ns": told["elapsed_ns"]}
         none = torch.zeros(0, 3, dtype=torch.int64)
         losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
         told["changed"] = [record["planted"]] if record["planted"] and self.sees else []
@@ -167,6 +168,7 @@ def test_a_pool_is_asked_for_with_its_size():
         (FakeWorker(told={"whole_ns": 10**9}), Status.TAMPERED, "its clock told"),
         (FakeWorker(told={"shared": "the losses of two calls lie in the same memory"}), Status.ALIASED, "same memory"),
         (FakeWorker(worked_s=0.05), Status.TAMPERED, "the system counted"),
+        (FakeWorker(told={"began_ns": 0}), Status.TAMPERED, "before it was asked for"),
     ],
 )
 def test_what_a_worker_changes_or_cannot_have_seen_ends_its_cell(worker, status, words):
@@ -209,3 +211,20 @@ def test_bytes_after_the_last_burst_end_the_cell():
     talks = FakeWorker(spread=0.01)
     talks.talks = True
     assert run([("talks", talks)])["talks"].status is Status.FORGED
+
+
+def test_what_chance_leaves_out_comes_in_one_more_burst():
+    asked = []
+
+    class Noting(FakeWorker):
+        def ask(self, verb, record):
+            asked.append((record.get("repeat"), bool(record.get("planted"))))
+            return super().ask(verb, record)
+
+    for seed in range(20):
+        asked.clear()
+        lanes = [Lane("a", Noting(spread=0.5))]
+        timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.0), random.Random(seed), lambda: 0.0)  # noqa: S311 - no secret
+        bursts = asked[1:]
+        assert len(bursts) <= 2
+        assert all(any(tried) for tried in zip(*bursts, strict=True))

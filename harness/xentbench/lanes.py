@@ -46,6 +46,9 @@ class Lane:
         delegates: whether the reference operator was seen to do the work.
         system_s: CPU time that the system says its process took for them.
         looks: taken at its interval.
+        repeated: whether two of its calls were made side by side.
+        planted: whether its watch was tried.
+        is_enough: whether it has been timed for long enough.
         done: whether it is asked no more.
         error: that ended it.
     """
@@ -61,6 +64,9 @@ class Lane:
     delegates: bool = False
     system_s: float = 0.0
     looks: int = 0
+    repeated: bool = False
+    planted: bool = False
+    is_enough: bool = False
     done: bool = False
     error: WorkerError | None = None
 
@@ -76,13 +82,15 @@ class Lane:
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its beginning is not understood: {type(error).__name__} {error}"))
 
-    def take(self, reply: Record, times: Tensors, planted: str = "") -> None:
+    def take(self, reply: Record, times: Tensors, planted: str = "", asked_ns: int = 0) -> None:
         """Add the burst that a worker answered; one that is not understood, or has tampered, ends the lane.
 
         Args:
             reply: what it told.
             times: its tables.
             planted: a change that its watch had to tell of.
+            asked_ns: when it was asked. All processes of a machine read one clock, so that one which leaves time out
+                falls behind it however busy the machine is.
         """
         try:
             wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
@@ -96,12 +104,17 @@ class Lane:
             if not len(losses) == len(primes) == len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
                 msg = f"losses of {len(losses)} calls and {len(primes)} primes in {len(wall)} rounds"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
+            began_ns = int(reply["began_ns"])
             self.told_s += int(reply["whole_ns"]) * 1e-9
             self.bursts.append(
                 Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses, primes)
             )
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
+            return
+        if began_ns < asked_ns:
+            msg = f"its clock told that a burst began {(asked_ns - began_ns) * 1e-9:.3f} s before it was asked for"
+            self.end(WorkerError(Status.TAMPERED, msg))
             return
         if planted and planted not in changed:
             self.end(WorkerError(Status.TAMPERED, "its watch does not see what was planted for it to see"))

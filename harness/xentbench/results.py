@@ -247,14 +247,18 @@ def read(folder: Path) -> Run:
 def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
     """Return how each finished cell of a run ended, by implementation, problem key and phase.
 
-    One whose verdict was lost is not finished, unless it ended without being asked.
+    One whose verdict was lost is not finished, unless it ended without being asked: as does all of an implementation
+    that could not be described, however that ended.
     """
+    described = {entry.get("name"): entry.get("status") for entry in run.info.get("implementations", [])}
+    unasked = {name for name, status in described.items() if status != Status.PASSED}
     judged = set(run.verdicts[[*CELL[:2]]].itertuples(index=False, name=None))
     rows = run.cells[[*CELL, "status"]].itertuples(index=False, name=None)
     return {
         (name, key, Phase(phase)): Status(status)
         for name, key, phase, status in rows
-        if phase in set(Phase) and status in set(Status) and (status in UNASKED or (name, key) in judged)
+        if phase in set(Phase) and status in set(Status)
+        if status in UNASKED or name in unasked or (name, key) in judged
     }
 
 

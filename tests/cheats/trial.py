@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-import os
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
+from worker_fixtures import loaded_core
+
 from cheats import CHEATS, HONEST, Cheat, Honest
 from cheats.parts import FEW
 from xentbench import examining, machine, planning, results, sweep, workers
@@ -29,7 +29,7 @@ from xentbench.limits import Survey
 from xentbench.spec import Source, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 CELL_S: Final = 0.3
 """What one cell's bursts take."""
@@ -51,8 +51,6 @@ HARMLESS: Final = frozenset(
     }
 )
 """Labels that tell of a way of working, and accuse nobody."""
-NEIGHBOURS: Final = 2
-"""Processes that keep a loaded core busy."""
 _survey: Final = Survey(machine.measure)
 
 
@@ -125,19 +123,6 @@ def _source(name: str) -> Source:
 def brief(entry: Cheat | Honest) -> list[Cell]:
     """As `cells`, at the entry's first problem and phase, for a tenth of a second."""
     return cells(dataclasses.replace(entry, problems=entry.problems[:1], phases=entry.phases[:1]), 0.1)
-
-
-@contextlib.contextmanager
-def loaded_core() -> Iterator[None]:
-    """Pin this process, and all that it starts from now on, to one core that others keep busy."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NEIGHBOURS)]
-    try:
-        yield
-    finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
 
 
 def _words(labels: Any) -> list[str]:

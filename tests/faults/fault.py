@@ -22,6 +22,7 @@ class Fault:
         status: it ends in.
         told: part of its reason.
         text: of its own file; empty where it is in a theme.
+        timed: status that it ends in where it is timed too.
     """
 
     name: str
@@ -29,6 +30,12 @@ class Fault:
     status: Status
     told: str = ""
     text: str = ""
+    timed: Status | None = None
+
+    @property
+    def in_a_run(self) -> Status:
+        """Return how its cells end."""
+        return self.timed or self.status
 
 
 @dataclass(slots=True)
@@ -39,7 +46,7 @@ class Faults:
     listed: list[Fault] = field(default_factory=list)
 
     def __call__(
-        self, name: str, status: Status, told: str = "", **declared: Any
+        self, name: str, status: Status, told: str = "", timed: Status | None = None, **declared: Any
     ) -> Callable[[Callable[..., Any]], Implementation]:
-        self.listed.append(Fault(name, self.theme, status, told))
+        self.listed.append(Fault(name, self.theme, status, told, timed=timed))
         return implementation(name, **declared)

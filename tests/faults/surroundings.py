@@ -24,14 +24,14 @@ def removes_its_folder(logits, target, **options):
     return functional.cross_entropy(logits, target, **options)
 
 
-@FAULTS("changes-folder-and-mask", Status.PASSED)
+@FAULTS("changes-folder-and-mask", Status.PASSED, timed=Status.TAMPERED)
 def changes_folder_and_mask(logits, target, **options):
     os.chdir("/")
     os.umask(0o777)
     return functional.cross_entropy(logits, target, **options)
 
 
-@FAULTS("changes-the-interpreter", Status.PASSED)
+@FAULTS("changes-the-interpreter", Status.PASSED, timed=Status.TAMPERED)
 def changes_the_interpreter(logits, target, **options):
     sys.setrecursionlimit(10**6)
     os.environ.clear()
@@ -39,7 +39,7 @@ def changes_the_interpreter(logits, target, **options):
     return functional.cross_entropy(logits, target, **options)
 
 
-@FAULTS("ignores-every-signal", Status.PASSED)
+@FAULTS("ignores-every-signal", Status.PASSED, timed=Status.TAMPERED)
 def ignores_every_signal(logits, target, **options):
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)

@@ -224,6 +224,11 @@ def second_derivatives(loss: Loss, problem: Problem, inputs: Inputs) -> tuple[to
     return found[0], found[1]
 
 
+def checked(loss: Loss) -> Loss:
+    """Return the loss, each answer of which is looked at for its kind: so whoever calls it first says what is wrong."""
+    return lambda logits, target: _checked(loss(logits, target), logits)
+
+
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
     """Return the result where it can be judged; raises WrongTypeError or DeferredError, which say what was expected."""
     if not isinstance(result, torch.Tensor):

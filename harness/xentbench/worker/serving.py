@@ -121,7 +121,7 @@ class Session:
         if self.wraps:
             self.bound = compiled.wrap(self.bound)
         for phase in map(Phase, record["phases"]):
-            self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
+            self._duel(phase, [calls.checked(self.bound)]).warm_up(calls=1, budget_s=0.0)
         setup_s = time.perf_counter() - start
         self.beside = self._baselines(record["phases"])
         compiled.check_set_up(must_compile=loss.compiles or self.wraps)
@@ -210,7 +210,7 @@ class Session:
         }
         watched: Record = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
         watched["shared"], watched["delegates"] = self.duel.repeat() if record.get("repeat") else ("", False)
-        watched["whole_ns"] = self.clock.now_ns() - began_ns
+        watched["began_ns"], watched["whole_ns"] = began_ns, self.clock.now_ns() - began_ns
         return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
 
     def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
