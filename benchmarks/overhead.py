@@ -1,7 +1,8 @@
-"""Start-up of every built-in implementation, and what of a sweep's time is bursts: `python benchmarks/overhead.py`.
+"""Start-up of every built-in implementation, the refresh, and what of a sweep's time is bursts, in any version.
 
-It prints one JSON object for `trust_cost.py`, which runs it on two versions of the harness (the first `xentbench` on
-`PYTHONPATH` is the one measured): nothing is used here that an older version does not have.
+`python benchmarks/overhead.py start|refresh|sweep` prints one JSON object for `trust_cost.py`, which runs it on two
+versions of the harness (the first `xentbench` on `PYTHONPATH` is the one measured): nothing is used here that the
+older one does not have.
 
 A worker's start lasts from before its process exists until it has loaded its implementation; forks come from a template
 that is warm. Its end lasts until it is gone. Of a sweep that goes through the command line, in one worker each, these
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -22,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xentbench import cli, timing, workers
+from xentbench import cli, inputs, timing, workers
+from xentbench.drawing import Stream
 from xentbench.registry import BUILT_IN
-from xentbench.spec import Status
+from xentbench.spec import Phase, Problem, Status
 from xentbench.sweep import Sweep
+from xentbench.worker.storage import Numbers, Storage
 from xentbench.workers import WARM_HEAP, Worker
 
 if TYPE_CHECKING:
@@ -116,14 +120,34 @@ def swept(budget: str) -> dict[str, float]:
     return dict(watch.spent_s)
 
 
+def refreshed(key: str) -> dict[str, float]:
+    """Return the median CPU time of a refresh in seconds, with its share of the draw that serves several."""
+    problem = Problem.parse(key)
+    storage = Storage(problem, inputs.make(problem, 1), Phase.FORWARD, restore=False)
+    numbers, visits = Numbers(problem, Stream(key, "cost")), max(1, 4096 // problem.rows)
+    times_s, end_s = [], time.perf_counter() + 1.0
+    while time.perf_counter() < end_s:
+        start_ns = time.thread_time_ns()
+        for _ in range(visits):
+            storage.refresh(numbers)
+        times_s.append((time.thread_time_ns() - start_ns) * 1e-9 / visits)
+    return {"refresh_s": statistics.median(times_s)}
+
+
 @click.command()
-@click.argument("what", type=click.Choice(["start", "sweep"]))
+@click.argument("what", type=click.Choice(["start", "refresh", "sweep"]))
+@click.option("--problem", default=PROBLEMS[0], show_default=True, help="Key of the problem that is refreshed.")
 @click.option("--forks", default=7, show_default=True, help="Forks of every implementation.")
 @click.option("--execs", default=1, show_default=True, help="Workers exec'd of every implementation.")
 @click.option("--budget", default="60s", show_default=True, help="Of the sweep.")
-def main(what: str, forks: int, execs: int, budget: str) -> None:
-    """Measure start-up, or a sweep, and print what was seen."""
-    print(json.dumps(starts(forks, execs) if what == "start" else swept(budget)))
+def main(what: str, problem: str, forks: int, execs: int, budget: str) -> None:
+    """Measure start-up, a refresh or a sweep, and print what was seen."""
+    parts = {
+        "start": lambda: starts(forks, execs),
+        "refresh": lambda: refreshed(problem),
+        "sweep": lambda: swept(budget),
+    }
+    print(json.dumps(parts[what]()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Medians of: the start and end of a worker of every built-in implementation; in a
 loss right after its call, the remembering of a gradient and the watch, beside the calls and bursts that they go with;
 in the parent, the judging of a burst's answers and the preparing of a problem; and what of a sweep's time is bursts,
 of this version and of an older one in turns. The worker's loop and the parent's judging run in this process, the rest
-goes through `overhead.py`. Conditions: F.cross_entropy as the candidate, float32, one thread, whatever machine this is.
+goes through `overhead.py`. Between calls time is the processor's, or a busy machine's other work would be counted. Conditions:
+F.cross_entropy as the candidate, float32, one thread, whatever machine this is.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ import pandas as pd
 import xentbench
 from xentbench import environment, timing, twins
 from xentbench.challenge import Challenge
-from xentbench.drawing import Stream
 from xentbench.spec import Phase, Problem
 from xentbench.witness import Witness
 from xentbench.worker import wire
 from xentbench.worker.serving import Session
-from xentbench.worker.storage import Numbers
 from xentbench.worker.visits import ARMS, CANDIDATE, SLOTS, Keeper
+from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,8 @@ SEED: Final = 1
 BURSTS: Final = 9
 TRIES_S: Final = 1.0
 """For the tries of one figure, of which the median is told."""
+WORKERS: Final = {**WARM_HEAP, "OMP_NUM_THREADS": "1"}
+"""Environment of a worker, which this process is for the figures of a burst."""
 OVERHEAD: Final = Path(__file__).with_name("overhead.py")
 HERE: Final = Path(xentbench.__file__).parents[1]
 
@@ -52,10 +54,13 @@ HERE: Final = Path(xentbench.__file__).parents[1]
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every figure.")
 def main(before: Path | None, repeats: int, budget: str, file: Path | None) -> None:
     """Measure, and print a table for each part."""
+    if WORKERS.items() - os.environ.items():  # the allocator reads them once
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **WORKERS})  # noqa: S606 - ourselves
     versions = {"after": HERE} | ({"before": before.resolve() / "harness"} if before else {})
+    problems = [Problem(batch_size=rows, num_classes=classes) for rows, classes in SIZES]
     told = {
         "start": start_up(versions),
-        "bursts": [part for size in SIZES for part in bursts(Problem(batch_size=size[0], num_classes=size[1]))],
+        "bursts": [row for problem in problems for row in bursts(problem, refresh_us(versions, problem))],
         "sweep": sweeps(versions, repeats, budget),
     }
     for rows in told.values():
@@ -113,14 +118,21 @@ def shares(spent_s: dict[str, float]) -> dict[str, float]:
 
 def overhead(harness: Path, *arguments: str) -> dict[str, Any]:
     """Run `overhead.py` on a version of the harness; return what it told."""
-    surroundings = {**os.environ, "PYTHONPATH": str(harness.resolve())}
+    kept = {name: value for name, value in os.environ.items() if name not in WORKERS}
+    surroundings = {**kept, "PYTHONPATH": str(harness.resolve())}
     command = [sys.executable, str(OVERHEAD), *arguments]
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=surroundings)  # noqa: S603 - ourselves
     told: dict[str, Any] = json.loads(ran.stdout)
     return told
 
 
-def bursts(problem: Problem) -> list[dict[str, Any]]:
+def refresh_us(versions: dict[str, Path], problem: Problem) -> dict[str, float]:
+    """Return the time of a refresh in each version."""
+    told = {version: overhead(at, "refresh", f"--problem={problem.key}") for version, at in versions.items()}
+    return {version: one["refresh_s"] * 1e6 for version, one in told.items()}
+
+
+def bursts(problem: Problem, refreshes_us: dict[str, float]) -> list[dict[str, Any]]:
     """Return a row a phase: what goes with a burst, in the worker and in the parent."""
     session = Session()
     entry = twins.crew_of("twins", None).entry
@@ -130,10 +142,10 @@ def bursts(problem: Problem) -> list[dict[str, Any]]:
     session.set_up({"problem": problem.key, "seed": SEED, "phases": list(PHASES)}, {})
     prepared_ms = typical_ns(lambda: Challenge(problem, SEED)) * 1e-6
     challenge = Challenge(problem, SEED)
-    return [one_phase(session, challenge, phase) | {"problem_ms": prepared_ms} for phase in PHASES]
+    return [one_phase(session, challenge, phase, refreshes_us) | {"problem_ms": prepared_ms} for phase in PHASES]
 
 
-def one_phase(session: Session, challenge: Challenge, phase: Phase) -> dict[str, Any]:
+def one_phase(session: Session, challenge: Challenge, phase: Phase, refreshes_us: dict[str, float]) -> dict[str, Any]:
     """Return the figures of one size and phase; times in microseconds and milliseconds, as their names tell."""
     problem = challenge.problem
     session.begin({"phase": phase, "warm_calls": 200, "warm_s": 0.005}, {})
@@ -158,7 +170,7 @@ def one_phase(session: Session, challenge: Challenge, phase: Phase) -> dict[str,
         raise RuntimeError(msg)
     burst_ms, call_us = statistics.median(whole) * 1e-6, statistics.median(calls) * 1e-3
     visit_us = burst_ms * 1e3 / (statistics.median(rounds) * ARMS)
-    refresh_us, copy_us = refresh_ns(session) * 1e-3, copy_ns(session) * 1e-3
+    refreshed_us, copy_us = refreshes_us["after"], copy_ns(session) * 1e-3
     remember_us = remember_ns(session) * 1e-3 if remembering else 0.0
     watch_ms = typical_ns(watch.changes) * 1e-6
     losses_ms, gradient_ms = (statistics.median(times or [0]) * 1e-6 for times in (judging, remembering))
@@ -169,9 +181,9 @@ def one_phase(session: Session, challenge: Challenge, phase: Phase) -> dict[str,
         "rounds": statistics.median(rounds),
         "visit_us": visit_us,
         "call_us": call_us,
-        "refresh_us": refresh_us,
-        "refresh / call": refresh_us / call_us,
-        "refresh / visit": refresh_us / visit_us,
+        **{f"refresh_us {version}": time_us for version, time_us in refreshes_us.items()},
+        "refresh / call": refreshed_us / call_us,
+        "refresh / visit": refreshed_us / visit_us,
         "copy_us": copy_us,
         "copy / call": copy_us / call_us,
         "copy / visit": 2.0 * copy_us / visit_us,  # the untimed call's answer is copied as well
@@ -185,20 +197,6 @@ def one_phase(session: Session, challenge: Challenge, phase: Phase) -> dict[str,
     }
 
 
-def refresh_ns(session: Session) -> float:
-    """Return the time of one refresh, with its share of the draw that serves several."""
-    assert session.duel is not None
-    problem, storage = session.duel.problem, session.duel.pool[0]
-    numbers = Numbers(problem, Stream(problem.key, "cost"))
-    visits = max(1, 4096 // problem.rows)
-
-    def refresh() -> None:
-        for _ in range(visits):
-            storage.refresh(numbers)
-
-    return typical_ns(refresh) / visits
-
-
 def copy_ns(session: Session) -> float:
     """Return the time of the copy of a loss that a call has just returned, less the clock's own."""
     duel = session.duel
@@ -206,8 +204,10 @@ def copy_ns(session: Session) -> float:
     times, end_s = [], time.perf_counter() + TRIES_S
     while time.perf_counter() < end_s:
         result = duel.arms[CANDIDATE](duel.prime.logits, duel.prime.target)
-        times.append(spent_ns(lambda result=result: duel._copied(result)))  # noqa: SLF001 - what the loop itself calls
-    return statistics.median(times) - typical_ns(lambda: None)
+        start = time.perf_counter_ns()  # the clock of CPU time takes longer than the copy
+        duel._copied(result)  # noqa: SLF001 - what the loop itself calls
+        times.append(time.perf_counter_ns() - start)
+    return statistics.median(times) - duel.clock.overhead_ns
 
 
 def remember_ns(session: Session) -> float:
@@ -231,10 +231,10 @@ def typical_ns(function: Callable[[], object]) -> float:
 
 
 def spent_ns(function: Callable[[], object]) -> int:
-    """Return how long one call takes."""
-    start = time.perf_counter_ns()
+    """Return the CPU time of one call: on a busy machine it is the time that the call would take by itself."""
+    start = time.thread_time_ns()
     function()
-    return time.perf_counter_ns() - start
+    return time.thread_time_ns() - start
 
 
 if __name__ == "__main__":
