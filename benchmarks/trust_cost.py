@@ -4,8 +4,8 @@ Medians of: the start and end of a worker of every built-in implementation; in a
 loss right after its call, the remembering of a gradient and the watch, beside the calls and bursts that they go with;
 in the parent, the judging of a burst's answers and the preparing of a problem; and what of a sweep's time is bursts,
 of this version and of an older one in turns. The worker's loop and the parent's judging run in this process, the rest
-goes through `overhead.py`. Between calls time is the processor's, or a busy machine's other work would be counted. Conditions:
-F.cross_entropy as the candidate, float32, one thread, whatever machine this is.
+goes through `overhead.py`. Between calls time is the processor's: a busy machine's other work is not counted.
+Conditions: F.cross_entropy as the candidate, float32, one thread, whatever machine this is.
 """
 
 from __future__ import annotations
