@@ -44,7 +44,7 @@ PROBLEMS = ("cross_entropy:N=8,C=10", "cross_entropy:N=128,C=1000")
 
 
 def starts(forks: int, execs: int) -> dict[str, dict[str, list[float]]]:
-    """Return for every implementation the seconds of its starts and ends, forked and exec'd."""
+    """Return for every implementation the seconds of its starts and ends, forked; of some exec'd."""
     entries = [entry for entry in workers.describe(BUILT_IN, []) if entry.status is Status.PASSED]
     template = workers.template(SETTINGS)
     start_and_end(entries[0], template)  # warms it
@@ -54,6 +54,8 @@ def starts(forks: int, execs: int) -> dict[str, dict[str, list[float]]]:
         kinds = {"fork": (template, forks), "exec": (None, execs)}
         if entry.compiles or template is None:  # compilers get an interpreter of their own
             del kinds["fork"]
+        elif entry.name not in SWEPT:  # mostly the import of torch, whoever it is
+            del kinds["exec"]
         for kind, (origin, count) in kinds.items():
             pairs = [start_and_end(entry, origin) for _ in range(count)]
             times[kind], times[f"{kind}_end"] = (list(part) for part in zip(*pairs, strict=True))
@@ -137,7 +139,7 @@ def refreshed(key: str) -> dict[str, float]:
 @click.command()
 @click.argument("what", type=click.Choice(["start", "refresh", "sweep"]))
 @click.option("--problem", default=PROBLEMS[0], show_default=True, help="Key of the problem that is refreshed.")
-@click.option("--forks", default=7, show_default=True, help="Forks of every implementation.")
+@click.option("--forks", default=3, show_default=True, help="Forks of every implementation.")
 @click.option("--execs", default=1, show_default=True, help="Workers exec'd of every implementation.")
 @click.option("--budget", default="60s", show_default=True, help="Of the sweep.")
 def main(what: str, problem: str, forks: int, execs: int, budget: str) -> None:

@@ -1,4 +1,4 @@
-"""What it costs that every timed answer is judged: `python benchmarks/trust_cost.py` (3 minutes, with --before 9).
+"""What it costs that every timed answer is judged: `python benchmarks/trust_cost.py` (3 minutes, with --before 5).
 
 Medians of: the start and end of a worker of every built-in implementation; in a worker, the refresh, the copy of the
 loss right after its call, the remembering of a gradient and the watch, beside the calls and bursts that they go with;
@@ -49,7 +49,7 @@ HERE: Final = Path(xentbench.__file__).parents[1]
 
 @click.command()
 @click.option("--before", type=click.Path(exists=True, path_type=Path), help="Checkout of an older version.")
-@click.option("--repeats", default=3, show_default=True, help="Sweeps of each version.")
+@click.option("--repeats", default=3, show_default=True, help="Sweeps of each version, and rounds of starts.")
 @click.option("--budget", default="60s", show_default=True, help="Of each sweep.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every figure.")
 def main(before: Path | None, repeats: int, budget: str, file: Path | None) -> None:
@@ -59,7 +59,7 @@ def main(before: Path | None, repeats: int, budget: str, file: Path | None) -> N
     versions = {"after": HERE} | ({"before": before.resolve() / "harness"} if before else {})
     problems = [Problem(batch_size=rows, num_classes=classes) for rows, classes in SIZES]
     told = {
-        "start": start_up(versions),
+        "start": start_up(versions, repeats),
         "bursts": [row for problem in problems for row in bursts(problem, refresh_us(versions, problem))],
         "sweep": sweeps(versions, repeats, budget),
     }
@@ -71,14 +71,19 @@ def main(before: Path | None, repeats: int, budget: str, file: Path | None) -> N
         file.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
-def start_up(versions: dict[str, Path]) -> list[dict[str, Any]]:
-    """Return a row an implementation: medians in seconds."""
-    rows: dict[str, dict[str, Any]] = {}
-    for version, harness in versions.items():
-        for name, kinds in overhead(harness, "start").items():
-            row = rows.setdefault(name, {"implementation": name})
-            row |= {f"{kind}_s {version}": statistics.median(times) for kind, times in kinds.items()}
-    return list(rows.values())
+def start_up(versions: dict[str, Path], repeats: int) -> list[dict[str, Any]]:
+    """Return a row an implementation: medians in seconds; versions take turns."""
+    times: dict[str, dict[str, list[float]]] = {}
+    for _ in range(repeats):
+        for version, harness in versions.items():
+            for name, kinds in overhead(harness, "start").items():
+                row = times.setdefault(name, {})
+                for kind, several in kinds.items():
+                    row.setdefault(f"{kind}_s {version}", []).extend(several)
+    return [
+        {"implementation": name} | {what: statistics.median(several) for what, several in row.items()}
+        for name, row in times.items()
+    ]
 
 
 def sweeps(versions: dict[str, Path], repeats: int, budget: str) -> list[dict[str, Any]]:
