@@ -47,7 +47,7 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def judge(session: nox.Session) -> None:
-    """Judge the judge at three fresh seeds, run the slow tests, then everybody under torch.compile. Half an hour."""
+    """Judge the judge at three fresh seeds, run the slow tests, then everybody under torch.compile. An hour."""
     install(session, "-e", ".[workloads]", group="test")
     for _ in range(3):
         session.run("xentbench", "selftest", "judge")
