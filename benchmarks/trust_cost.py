@@ -1,4 +1,4 @@
-"""What it costs that every timed answer is judged: `python benchmarks/trust_cost.py` (3 minutes, with --before 5).
+"""What it costs that every timed answer is judged: `python benchmarks/trust_cost.py` (3 minutes, with --before 6).
 
 Medians of: the start and end of a worker of every built-in implementation; in a worker, the refresh, the copy of the
 loss right after its call, the remembering of a gradient and the watch, beside the calls and bursts that they go with;
