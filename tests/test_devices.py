@@ -51,6 +51,8 @@ class Crowd:
 
 
 class Squad:
+    inputs = None
+
     def __init__(self, crowd: Crowd, core: int | None) -> None:
         self.crowd, self.core, self.problem = crowd, core, None
 

@@ -25,7 +25,7 @@ REPRESENTATIVES = {
     *("import-loops", "import-escapes-in-its-message", "import-lacks-a-package", "off-by-a-percent"),
     *("without-a-gradient", "zeroes-its-input", "promises-too-much", "prints-bytes-and-escapes", "says-farewell"),
 }
-ELSEWHERE = {Status.SKIPPED, Status.STALE, Status.DEFERRED, Status.TAMPERED}
+ELSEWHERE = {Status.SKIPPED, Status.STALE, Status.TAMPERED}
 """Statuses that come of the plan, or of what is asked while calls are timed."""
 
 

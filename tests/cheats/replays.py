@@ -6,7 +6,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from cheats.cheat import STALE, TINY, Cheat
+from cheats.cheat import GRADIENT, STALE, TINY, Cheat
 from cheats.parts import FEW, MANY, SOME, built, given, patient, solved
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ CHEATS = (
         name="memo-by-version",
         row=3,
         build=built(_memo, _version),
-        ends=STALE,
+        ends=STALE | GRADIENT,
         verb="either",
         note="Replays what was right at this address and version counter.",
     ),
