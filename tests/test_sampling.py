@@ -134,6 +134,9 @@ class _Told:
         named = {name: getattr(answers, name) for name in ("loss", "loss_no_grad", "loss_again", "gradient")}
         return {"changed": [], "notes": [], "shared": []}, named
 
+    def check_silence(self, verb: str) -> None:
+        """Nothing was written that nobody asked for."""
+
 
 def test_worker_is_not_told_what_the_sample_follows_from():
     question, worker = Question.of(LARGE, inputs.make(LARGE, 5), 5), _Told()
