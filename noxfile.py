@@ -47,10 +47,11 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def judge(session: nox.Session) -> None:
-    """Judge the judge: every known mistake at three fresh seeds; then everybody under torch.compile. Half an hour."""
-    install(session, "-e", ".[workloads]")
+    """Judge the judge at three fresh seeds, run the slow tests, then everybody under torch.compile. An hour."""
+    install(session, "-e", ".[workloads]", group="test")
     for _ in range(3):
         session.run("xentbench", "selftest", "judge")
+    session.run("pytest", "-m", "slow")
     session.run("xentbench", "parity", "--compile", *session.posargs)
 
 

@@ -86,6 +86,14 @@ BAD = {
     "json file": (["list", "--json", "{tmp}/no/such/folder/x.json"], "--json expected a file that can be written"),
     "no such revision": (["compare", "no-such-rev:examples/tutorial.py:loss", "naive"], "no revision 'no-such-rev'"),
     "a run and an implementation": (["compare", "{tmp}/run", "naive"], "got one of each"),
+    "shard of nothing": (["bench", "--shard", "9/8", "--run", "r"], "--shard expected I/N"),
+    "shard without a run": (["bench", "--shard", "3/8"], "needs --run NAME"),
+    "run and resume": (["bench", "--run", "r", "--resume", "latest"], "give one of them"),
+    "run is no name": (["bench", "naive", "--run", "../r", "--results", "{tmp}/r"], "expected a plain name"),
+    "run is a file": (["bench", "naive", "--run", "notes.txt", "--results", "{tmp}"], "is a file"),
+    "resume of no run": (["bench", "--resume", "latest", "--results", "{tmp}/none"], "was not found"),
+    "resume of an old run": (["bench", "--resume", "{tmp}/old"], "did not keep what was asked"),
+    "no device of all": (["bench", "--device", "xpu:all"], "--device xpu:all expected xpu devices"),
     "no such run": (["report", "latest", "--results", "{tmp}/none"], "was not found"),
     "report output": (["report", "latest", "--results", "{tmp}/none", "--output", "/dev/null/x"], "was not found"),
 }
@@ -97,6 +105,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notes.txt").write_text("hello")
     (folder / "run").mkdir()
     (folder / "run" / "run.json").write_text("{}")
+    (folder / "old").mkdir()
+    (folder / "old" / "run.json").write_text('{"schema": 1, "run": "old"}')
     plugin(folder, "raise ValueError('no')\n", "raises.py")
     plugin(folder, "number = 7\n", "empty.py")
     good, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
@@ -296,6 +306,8 @@ def test_an_interrupt_ends_at_once_with_130_and_keeps_what_is_finished(tmp_path:
     assert "Traceback" not in told
     (head,) = tmp_path.glob("*/run.json")
     assert "seed" in json.loads(head.read_text())
+    run = head.parent.name
+    assert told.strip().endswith(f"go on with: xentbench bench --resume {run} --results {tmp_path}")
 
 
 def test_the_judges_selftest_finds_every_planted_fault():

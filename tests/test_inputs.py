@@ -92,3 +92,10 @@ def test_unlikely_labels_sit_far_below_the_maximum_and_likely_ones_on_it():
 def test_an_unknown_family_is_told_with_the_known_ones():
     with pytest.raises(UsageError, match="normal, peaked"):
         inputs.make(Problem(batch_size=4, num_classes=3, logits="gaussian"), 0)
+
+
+def test_the_seed_of_what_is_timed_tells_nothing_of_the_runs():
+    assert inputs.timed_seed(1) == inputs.timed_seed(1)
+    told = [inputs.timed_seed(seed) for seed in range(100)]
+    assert len(set(told)) == 100
+    assert not set(told) & set(range(10**6))

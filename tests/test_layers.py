@@ -13,14 +13,38 @@ from xentbench import mistakes
 PACKAGE = Path(xentbench.__file__).parent
 MISTAKES = Path(mistakes.__file__).parent
 LAYERS = [
-    *("files", "threads", "spec", "drawing", "inputs", "problems", "recordings", "capturing", "trained", "workloads"),
+    *(
+        "files",
+        "threads",
+        "spec",
+        "shards",
+        "drawing",
+        "inputs",
+        "problems",
+        "recordings",
+        "capturing",
+        "trained",
+        "workloads",
+    ),
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
-    *("statistics", "machine", "limits", "environment", "results"),
-    *("worker", "templates", "workers", "registry", "revisions"),
+    *("statistics", "machine", "limits", "environment", "journal", "results"),
+    *(
+        "worker",
+        "templates",
+        "processes",
+        "pace",
+        "printed",
+        "workers",
+        "registry",
+        "revisions",
+        "challenge",
+        "witness",
+    ),
     *(
         "weighing",
+        "leaks",
         "examining",
         "offers",
         "simplifying",
@@ -33,6 +57,9 @@ LAYERS = [
         "timing",
         "squads",
         "planning",
+        "resuming",
+        "devices",
+        "due",
         "sweep",
         "checking",
         "baseline",
@@ -41,7 +68,7 @@ LAYERS = [
         "twins",
         "selftest",
     ),
-    *("report", "console", "options", "judging", "showing", "running", "cli"),
+    *("report", "console", "options", "judging", "ordering", "showing", "running", "cli"),
 ]
 WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 

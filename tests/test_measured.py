@@ -8,7 +8,7 @@ import pytest
 
 from xentbench import measured
 from xentbench.lanes import Lane
-from xentbench.measured import Evidence, Measured, Regime
+from xentbench.measured import Evidence, Measured, Regime, beside_others, decide
 from xentbench.spec import Comparison, Status
 from xentbench.statistics import Interval
 from xentbench.worker.duel import Burst
@@ -24,11 +24,11 @@ def burst(wall_ms, busy_ms=None, rounds: int = 20, faults: int = 0, seed: int = 
     busy = wall[:0] if busy_ms is None else (np.array(busy_ms) * 1e6 * noise).astype(np.int64)
     each = np.full(busy.shape, faults, dtype=np.int64)
     total = int(wall.sum())
-    return Burst(wall, busy, each, total, total)
+    return Burst(wall, busy, each, total, total, np.zeros((rounds, 1)), wall)
 
 
 def summary(*bursts: Burst, regime: Regime | None = None, workers: int = 3) -> Measured:
-    lanes = [Lane("a", None, list(bursts)) for _ in range(workers)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=list(bursts)) for _ in range(workers)]  # type: ignore[arg-type]
     return measured.summarise(lanes, regime or Regime())
 
 
@@ -99,14 +99,14 @@ def test_page_faults_are_counted_by_arm_and_only_a_kept_heap_must_have_none():
     assert kept.minor_faults == kept.baseline_minor_faults == 1000
     assert kept.reason.startswith("page faults: 1000 a call are 60%")
     assert cold.verdict is Comparison.SLOWER
-    lanes = [Lane("a", None, [burst((0.01, 0.02, 0.01))], faults=(1.0, 7.0, 1.0)) for _ in range(3)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=[burst((0.01, 0.02, 0.01))], faults=(1.0, 7.0, 1.0)) for _ in range(3)]  # type: ignore[arg-type]
     short = measured.summarise(lanes, Regime())
     assert (short.minor_faults, short.baseline_minor_faults) == (7.0, 1.0)
     assert short.verdict is Comparison.SLOWER
 
 
 def test_workers_that_differ_are_told_one_by_one():
-    lanes = [Lane("a", None, [burst((0.1, 0.1 * by, 0.1))]) for by in (1.0, 1.1, 1.2)]  # type: ignore[arg-type]
+    lanes = [Lane("a", None, bursts=[burst((0.1, 0.1 * by, 0.1))]) for by in (1.0, 1.1, 1.2)]  # type: ignore[arg-type]
     seen = measured.summarise(lanes, Regime())
     assert np.allclose(seen.worker_log_ratios, np.log([1.0, 1.1, 1.2]), atol=1e-3)
     assert seen.reason.startswith("worker spread")
@@ -116,3 +116,24 @@ def test_infinite_ends_are_written_as_null():
     fields = Measured(Status.PASSED, ratio=1.0, ratio_low=0.0, ratio_high=math.inf).fields()
     assert fields["ratio_high"] is None
     assert fields["ratio_low"] == 0.0
+
+
+def test_a_baseline_that_is_slower_beside_one_than_beside_the_others_gives_that_one_no_verdict():
+    cells = {
+        name: Measured(Status.PASSED, verdict=Comparison.FASTER, baseline_latency_s=latency_s)
+        for name, latency_s in (("a", 1.0e-5), ("b", 1.1e-5), ("slows", 1.9e-5), ("c", 0.9e-5))
+    }
+    cells["failed"] = Measured(Status.STALE)
+    seen = beside_others(cells)
+    assert seen["slows"].verdict is Comparison.INCONCLUSIVE
+    assert seen["slows"].labels == ("slow-baseline",)
+    assert "1.9 times as slow" in seen["slows"].reason
+    assert {name: seen[name] for name in cells if name != "slows"} == {n: c for n, c in cells.items() if n != "slows"}
+    assert beside_others({"a": cells["slows"]}) == {"a": cells["slows"]}
+
+
+def test_work_done_in_untimed_calls_is_told():
+    ahead = dataclasses.replace(CLEAR, primed=2.1)
+    verdict, reason = decide(ahead)
+    assert verdict is Comparison.INCONCLUSIVE
+    assert "untimed calls: they take 2.1 times as long" in reason

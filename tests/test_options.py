@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from xentbench import options, problems, spec
 from xentbench.spec import Phase, Problem, UsageError
@@ -74,3 +76,15 @@ def test_json_goes_through_a_link_and_into_a_pipe(tmp_path):
 def test_a_seed_is_fresh_unless_given():
     assert options.fresh_seed(3) == 3
     assert len({options.fresh_seed(None) for _ in range(8)}) > 1
+
+
+def test_all_devices_of_a_kind_are_an_axis_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    accelerator = SimpleNamespace(type="cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: accelerator)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 3)
+    found = options.wanted(asked(axis_device=("cpu,cuda:all",), problem=("N=8,C=10",)), "smoke")
+    assert [problem.device for problem in found] == ["cpu", "cuda:0", "cuda:1", "cuda:2"]
+    with pytest.raises(UsageError, match="--device xpu:all expected xpu devices"):
+        options.wanted(asked(axis_device=("xpu:all",)), "smoke")
+    with pytest.raises(UsageError, match="device 'cpu:all' is unknown"):
+        options.wanted(asked(axis_device=("cpu:all",)), "smoke")

@@ -121,3 +121,38 @@ def test_an_installed_distribution_plugs_in_by_entry_point(tmp_path: Path, monke
     assert {source.where for source in points} == {"their_losses", "their_losses:good"}
     for source in points:
         assert [one.name for one in workers.describe(source, [])] == ["good"]
+
+
+def test_a_fingerprint_is_of_the_file_and_of_the_code_beside_it(tmp_path: Path):
+    file = plugin(tmp_path, "")
+    sources = (registry.plugin_source(str(file)), registry.object_source(f"{file}:loss"))
+    entries = [Description("mine", source, "losses.py") for source in sources]
+    before = [registry.fingerprint(entry) for entry in entries]
+    assert before[0] == before[1] != ""
+    (tmp_path / "notes.txt").write_text("no code")
+    assert [registry.fingerprint(entry) for entry in entries] == before
+    (tmp_path / "kernels.cu").write_text("code")
+    beside = [registry.fingerprint(entry) for entry in entries]
+    assert beside[0] != before[0]
+    file.write_text("changed")
+    assert registry.fingerprint(entries[0]) != beside[0]
+
+
+def test_a_fingerprint_of_a_module_imports_nothing(tmp_path: Path):
+    package = tmp_path / "entrant"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (package / "losses.py").write_text("loss = 1")
+    entry = Description("loss", Source("object", "entrant.losses:loss", (str(tmp_path),)), "entrant.losses")
+    before = registry.fingerprint(entry)
+    assert before != ""
+    (package / "losses.py").write_text("loss = 2")
+    assert registry.fingerprint(entry) not in ("", before)
+    absent = Description("loss", Source("object", "no.such.module:loss"), "no.such.module")
+    assert registry.fingerprint(absent) == ""
+
+
+def test_a_fingerprint_of_a_built_in_is_of_its_own_file_and_what_all_share():
+    names = ("naive", "one-hot")
+    naive, one_hot = (Description(n, registry.BUILT_IN, f"implementations/{n.replace('-', '_')}.py") for n in names)
+    assert registry.fingerprint(naive) not in ("", registry.fingerprint(one_hot))

@@ -117,3 +117,9 @@ def test_inline_figures_take_the_colours_of_the_page() -> None:
     assert 'xlink:href="#f1-a"' in body
     assert "currentColor" in body
     assert 'aria-label="one b"' in body
+
+
+def test_a_run_of_several_sittings_tells_of_them() -> None:
+    for sittings, told in (([{"seed": 7}], False), ([{"seed": 7}, {"seed": None}, "junk"], True)):
+        shown = page.render(SyntheticRun(Path(), "none", {"sittings": sittings}))
+        assert ("2; seeds 7, untold (killed)" in shown) == told

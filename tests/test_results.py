@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xentbench import load, results
+from xentbench.journal import sealed
 from xentbench.spec import UsageError
 
 CELL = {
@@ -137,3 +138,78 @@ def test_a_full_disk_is_an_error_and_the_journal_stays_readable(journal: results
         signal.signal(signal.SIGXFSZ, handler)
     run = results.read(journal.folder)
     assert run.cells["phase"].tolist() == ["forward"]
+
+
+def test_a_verdict_is_asked_again_with_the_seed_that_its_sitting_told_when_it_ended(tmp_path: Path):
+    for seed in (7, None):
+        journal = results.create(tmp_path, "r")
+        journal.found(HEAD)
+        journal.began({"part": "", "started": f"2026-03-0{1 if seed else 2}"})
+        name = "ended" if seed else "killed"
+        verdict = {"implementation": name, "problem": CELL["problem"], "status": "passed"}
+        journal.verdict({**verdict, "reproduce": "xentbench parity x"})
+        if seed:
+            journal.ended({"seed": seed, "wall_s": 1.0, "ended": "finished"})
+        journal.close()
+    run = results.read(journal.folder)
+    told = dict(zip(run.verdicts["implementation"], run.verdicts["reproduce"], strict=True))
+    assert told == {"ended": "xentbench parity x --seed 7", "killed": "xentbench parity x"}
+    assert run.info["seed"] is None
+    assert [(one["seed"], one["ended"]) for one in run.info["sittings"]] == [(7, "finished"), (None, None)]
+
+
+def test_a_run_of_the_first_schema_is_still_read(tmp_path: Path):
+    (tmp_path / results.HEAD).write_text(json.dumps({**HEAD, "schema": 1, "seed": 3}))
+    marks = {"schema": 1, "run": "r", "contract": "cross_entropy"}
+    verdict = {"kind": "verdict", "implementation": "naive", "problem": CELL["problem"], "reproduce": "x --seed 3"}
+    lines = [sealed({**marks, "kind": "cell", **CELL}), sealed({**marks, **verdict})]
+    (tmp_path / results.JOURNAL).write_bytes(b"".join(lines))
+    run = results.read(tmp_path)
+    assert (len(run.cells), run.damage, run.info["seed"]) == (1, (), 3)
+    assert run.verdicts["reproduce"].tolist() == ["x --seed 3"]
+
+
+def test_a_cell_without_its_verdict_is_not_finished_unless_nobody_was_asked(journal: results.Journal):
+    journal.cell(CELL)
+    journal.cell({**CELL, "implementation": "one-hot"})
+    journal.cell({**CELL, "implementation": "absent", "status": "skipped"})
+    journal.cell({**CELL, "implementation": "odd", "status": "no status"})
+    journal.verdict({"implementation": "one-hot", "problem": CELL["problem"], "status": "passed"})
+    done = results.finished(results.read(journal.folder))
+    assert sorted(name for name, _, _ in done) == ["absent", "one-hot"]
+
+
+def test_what_could_not_be_described_is_finished_without_a_verdict_however_that_ended(journal: results.Journal):
+    ends = {"crashes": "crashed", "hangs": "timed-out", "right": "passed"}
+    journal.head({**HEAD, "implementations": [{"name": name, "status": status} for name, status in ends.items()]})
+    for name, status in ends.items():
+        journal.cell({**CELL, "implementation": name, "status": status})
+    done = results.finished(results.read(journal.folder))
+    assert sorted(name for name, _, _ in done) == ["crashes", "hangs"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "7", '{"schema": 2, "plan": 3}', "[" * 100_000, "\x00"])
+def test_a_head_that_is_none_is_one_sentence(tmp_path: Path, content: str):
+    (tmp_path / results.HEAD).write_text(content)
+    with pytest.raises(UsageError, match="readable run.json"):
+        results.read(tmp_path)
+
+
+def test_the_latest_run_is_the_one_begun_last_whatever_its_name(tmp_path: Path):
+    for name, started in (("a-nightly", "2026-03-02"), ("z-nightly", "2026-03-01")):
+        results.create(tmp_path, name).found({"started": started})
+    assert results.find("latest", tmp_path).name == "a-nightly"
+
+
+def test_shards_that_never_met_on_one_disk_are_told_where_they_differ(tmp_path: Path):
+    here = {"torch": "2.13", "cpu": "one"}
+    for number, there in ((1, here), (2, here | {"cpu": "another"}), (3, here)):
+        journal = results.create(tmp_path, "r", f"{number}of3")
+        journal.found({**HEAD, "environment": here, "digest": "a"})
+        journal.began({"part": journal.part, "environment": there, "digest": "b" if number == 3 else "a"})
+    notes = results.read(tmp_path / "r").damage
+    assert len(notes) == 2
+    assert "shard 2of3" in notes[0]
+    assert "cpu (was one, is another)" in notes[0]
+    assert "shard 3of3" in notes[1]
+    assert "source" in notes[1]

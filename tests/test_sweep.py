@@ -39,10 +39,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         "@implementation('wrong-at-three')\ndef wrong(input, target):\n"
         "    return F.cross_entropy(input, target) * (2 if input.shape[1] == 3 else 1)\n"
         "@implementation('dies-late')\ndef dies(input, target):\n"
-        "    count[0] += 1\n    if count[0] > 200: raise ValueError('tired')\n"
+        "    count[0] += 1\n    if count[0] > 400: raise ValueError('tired')\n"
         "    return F.cross_entropy(input, target)\n"
         "@implementation('crashes-late')\ndef crashes(input, target):\n"
-        "    count[0] += 1\n    if count[0] > 60: import os; os.abort()\n"
+        "    count[0] += 1\n    if count[0] > 200: import os; os.abort()\n"
         "    return F.cross_entropy(input, target)\n"
     )
     entries = workers.describe(Source("file", str(plugin(folder, text))), [problem.key for problem in PROBLEMS])
@@ -123,6 +123,22 @@ def test_the_time_left_is_told_and_falls_to_what_the_report_takes(swept):
     assert max(watch.lefts_s) <= 30.0
 
 
+def test_one_that_writes_after_its_last_answer_is_not_timed(tmp_path):
+    late = (
+        "import os\ndef leave(code, leave=os._exit):\n    for fd in range(3, 64):\n"
+        "        try: os.write(fd, b'1234')\n        except OSError: pass\n    leave(code)\nos._exit = leave\n"
+    )
+    entries = workers.describe(Source("file", str(plugin(tmp_path, late + ONE_GOOD))), [PROBLEMS[0].key])
+    plan = planning.make(planning.Posed(PROBLEMS[:1], {}, {}, ()), entries, list(Phase), planning.Preset(20.0, 1, 1), 3)
+    journal = results.create(tmp_path / "runs")
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, Looking()).run()
+    cells = results.read(journal.folder).cells
+    assert len(cells) == len(Phase)
+    assert set(cells["status"]) == {Status.FORGED}
+    assert cells["latency_s"].isna().all()
+
+
 def test_the_default_allocator_is_timed_beside_the_kept_heap_where_that_is_wanted(tmp_path):
     entries = workers.describe(Source("file", str(plugin(tmp_path, ONE_GOOD))), [PROBLEMS[0].key])
     posed = planning.Posed(PROBLEMS[:1], {}, {}, ())
@@ -158,3 +174,59 @@ def test_a_time_below_the_floor_is_flagged_and_every_time_stands_beside_its_limi
     plain = timed[(timed["phase"] == "forward") & (timed["num_classes"] == 10)]
     assert set(plain["floor_s"]) == {8 * 10 * 4 + 8 * 8 + 4}
     assert (timed["reached_ratio"] * timed["latency_s"]).to_numpy() == pytest.approx(timed["limit_s"].to_numpy())
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory):
+    """A run that was killed: some cells of a sweep are there, one group has lost one of its two."""
+    folder = tmp_path_factory.mktemp("resumed")
+    text = ONE_GOOD + "@implementation('twin')\ndef twin(input, target):\n    return F.cross_entropy(input, target)\n"
+    text += "@implementation('negated')\ndef negated(input, target):\n    return -F.cross_entropy(input, target)\n"
+    entries = workers.describe(Source("file", str(plugin(folder, text))), [problem.key for problem in PROBLEMS])
+    posed = planning.Posed(PROBLEMS, {}, {}, ())
+    phases = [Phase.FORWARD, Phase.BACKWARD]
+    plan = planning.make(posed, entries, phases, planning.Preset(60.0, 1, 0.05), seed=987654321987654)
+    first, other = (problem.key for problem in PROBLEMS)
+    done = {
+        (name, key, phase): Status.PASSED for name in ("good", "twin") for key in (first, other) for phase in phases
+    }
+    done |= {("negated", key, phase): Status.WRONG_VALUE for key in (first, other) for phase in phases}
+    del done["twin", first, Phase.BACKWARD]
+    journal, watch = results.create(folder / "runs"), Looking()
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, watch, finished=done).run()
+    return results.read(journal.folder), watch, journal
+
+
+def test_a_group_with_a_cell_missing_is_timed_again_and_nothing_else(resumed):
+    run, watch, _ = resumed
+    keys = run.cells[["implementation", "problem", "phase", "status"]].itertuples(index=False, name=None)
+    again = [(name, PROBLEMS[0].key, "backward", "passed") for name in ("good", "twin")]
+    assert sorted(keys) == sorted(again)
+    assert watch.stages == [("judging", 2), ("timing", 2)]
+    assert watch.steps == 4
+
+
+def test_only_who_is_timed_again_is_judged_again(resumed):
+    verdicts = resumed[0].verdicts
+    assert set(verdicts["implementation"]) == {"good", "twin"}
+    assert set(verdicts["problem"]) == {PROBLEMS[0].key}
+
+
+def test_the_seed_of_a_run_is_in_no_file_of_it_while_it_runs(resumed):
+    _, _, journal = resumed
+    files = [file for file in journal.folder.rglob("*") if file.is_file()]
+    assert files
+    assert not any(b"987654321987654" in file.read_bytes() for file in files)
+
+
+def test_a_run_of_which_nothing_is_missing_asks_nobody(tmp_path, swept):
+    entries = workers.describe(Source("file", str(plugin(tmp_path, ONE_GOOD))), [PROBLEMS[0].key])
+    plan = planning.make(
+        planning.Posed(PROBLEMS[:1], {}, {}, ()), entries, [Phase.FORWARD], planning.PRESETS["quick"], 3
+    )
+    journal, watch = results.create(tmp_path / "runs"), Looking()
+    done = {("good", PROBLEMS[0].key, Phase.FORWARD): Status.PASSED}
+    sweep.Sweep(plan, journal, watch, finished=done).run()
+    assert watch.stages == [("judging", 0), ("timing", 0)]
+    assert not (journal.folder / "journal.jsonl").exists()

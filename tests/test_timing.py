@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from xentbench.workers import WorkerError
 class FakeWorker:
     """Answers bursts of rounds drawn around given times, or fails at a given burst."""
 
-    def __init__(self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None) -> None:
+    system_s, sees, talks = 0.0, True, False
+
+    def __init__(
+        self, times=(100, 150, 100), spread=0.0, rounds=10, fails_at=None, cpu=1.0, log=None, told=None, worked_s=0.0
+    ) -> None:
+        self.told, self.worked_s = told or {}, worked_s
+        self.listed = isinstance(self.told.get("changed", []), list)
         self.times, self.spread, self.rounds, self.fails_at, self.cpu = times, spread, rounds, fails_at, cpu
         self.source, self.log, self.asked = np.random.default_rng(0), log if log is not None else [], []
 
@@ -31,9 +38,28 @@ class FakeWorker:
             raise WorkerError(Status.CRASHED, "SIGSEGV", lost=True)
         noise = np.exp(self.spread * self.source.standard_normal((self.rounds, 3)))
         wall = torch.from_numpy((np.array(self.times) * 1000 * noise).astype(np.int64))
-        told = {"elapsed_ns": int(wall.sum()), "cpu_ns": int(wall.sum() * self.cpu)}
+        told = {
+            "elapsed_ns": int(wall.sum()),
+            "cpu_ns": int(wall.sum() * self.cpu),
+            "changed": [],
+            "leaks": "",
+            "shared": "",
+            "delegates": False,
+        }
+        told |= {"began_ns": time.perf_counter_ns(), "whole_ns": told["elapsed_ns"]}
         none = torch.zeros(0, 3, dtype=torch.int64)
-        return told, {"wall_ns": wall, "busy_ns": none, "faults": none}
+        losses = torch.zeros(self.rounds, 1, dtype=torch.float64)
+        told["changed"] = [record["planted"]] if record["planted"] and self.sees else []
+        told |= {**self.told, "changed": told["changed"] + self.told.get("changed", [])} if self.listed else self.told
+        return told, {"wall_ns": wall, "busy_ns": none, "faults": none, "losses": losses, "prime_ns": wall}
+
+    def check_silence(self, verb):
+        if self.talks:
+            raise WorkerError(Status.FORGED, f"{verb}: bytes came that answer no request", lost=True)
+
+    def cpu_s(self):
+        self.system_s += self.worked_s
+        return self.system_s
 
 
 def run(workers, budget: Budget | None = None, tick_s: float = 0.01) -> dict[str, Measured]:
@@ -126,7 +152,79 @@ def test_a_pool_is_asked_for_with_its_size():
                 assert record["pool_bytes"] == 4096
             return super().ask(verb, record)
 
-    lanes = [Lane("a", Pooling(spread=0.01))]
-    regime = Regime(pool_bytes=4096)
-    seen = timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.01), random.Random(1), lambda: 0.0, regime)  # noqa: S311 - no secret
+    lanes, clock = [Lane("a", Pooling(spread=0.01))], itertools.count()
+    regime, order = Regime(pool_bytes=4096), random.Random(1)  # noqa: S311 - no secret
+    seen = timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.01), order, lambda: float(next(clock)), regime)
     assert seen["a"].status is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    ("worker", "status", "words"),
+    [
+        (FakeWorker(told={"changed": ["time.perf_counter_ns"]}), Status.TAMPERED, "changed time.perf_counter_ns"),
+        (FakeWorker(told={"changed": list("abcdef")}), Status.TAMPERED, "changed a, b, c and more"),
+        (FakeWorker(told={"leaks": "40 more open descriptors"}), Status.LEAKING, "40 more open descriptors"),
+        (FakeWorker(told={"changed": 3}), Status.FORGED, "not understood"),
+        (FakeWorker(told={"whole_ns": 10**9}), Status.TAMPERED, "its clock told"),
+        (FakeWorker(told={"shared": "the losses of two calls lie in the same memory"}), Status.ALIASED, "same memory"),
+        (FakeWorker(worked_s=0.05), Status.TAMPERED, "the system counted"),
+        (FakeWorker(told={"began_ns": 0}), Status.TAMPERED, "before it was asked for"),
+    ],
+)
+def test_what_a_worker_changes_or_cannot_have_seen_ends_its_cell(worker, status, words):
+    seen = run([("x", worker), ("honest", FakeWorker(spread=0.01))])
+    assert seen["x"].status is status
+    assert words in seen["x"].reason
+    assert seen["honest"].status is Status.PASSED
+
+
+def test_every_burst_of_a_witnessed_lane_is_judged_before_the_next_is_asked():
+    class Watching:
+        def __init__(self) -> None:
+            self.seen = []
+
+        def losses(self, seed, answers):
+            self.seen.append((seed, answers.shape))
+            if len(self.seen) == 3:
+                raise WorkerError(Status.STALE, "the loss of timed call 1 was given to another call")
+
+        def follow(self):
+            raise AssertionError
+
+    worker, witness, clock = FakeWorker(spread=0.5), Watching(), itertools.count()
+    lanes = [Lane("x", worker, witness)]
+    seen = timing.duel(lanes, Phase.FORWARD, Budget(4.0, 0.0), random.Random(1), lambda: next(clock) * 0.01)["x"]  # noqa: S311 - no secret
+    assert seen.status is Status.STALE
+    assert worker.asked.count("burst") == 3
+    assert len({seed for seed, _ in witness.seen}) == 3
+
+
+def test_a_watch_that_sees_nothing_is_found_out():
+    blind = FakeWorker(spread=0.5)
+    blind.sees = False
+    seen = run([("blind", blind)], Budget(seconds=4.0, half_width=0.0))["blind"]
+    assert seen.status is Status.TAMPERED
+    assert "does not see what was planted" in seen.reason
+
+
+def test_bytes_after_the_last_burst_end_the_cell():
+    talks = FakeWorker(spread=0.01)
+    talks.talks = True
+    assert run([("talks", talks)])["talks"].status is Status.FORGED
+
+
+def test_what_chance_leaves_out_comes_in_one_more_burst():
+    asked = []
+
+    class Noting(FakeWorker):
+        def ask(self, verb, record):
+            asked.append((record.get("repeat"), bool(record.get("planted"))))
+            return super().ask(verb, record)
+
+    for seed in range(20):
+        asked.clear()
+        lanes = [Lane("a", Noting(spread=0.5))]
+        timing.duel(lanes, Phase.FORWARD, Budget(0.0, 0.0), random.Random(seed), lambda: 0.0)  # noqa: S311 - no secret
+        bursts = asked[1:]
+        assert len(bursts) <= 2
+        assert all(any(tried) for tried in zip(*bursts, strict=True))

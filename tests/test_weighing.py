@@ -110,14 +110,14 @@ def test_labels_say_what_is_not_steady_and_what_lies_outside():
 
 def test_a_small_problem_is_weighed_by_its_allocator_alone(losses: Path):
     seen = weighed(losses, "good", SMALL, tuple(Phase))
-    assert all(one.peak_resident_bytes is None and one.labels == () for one in seen.values())
+    assert all(one.peak_resident_bytes is None and one.labels == ("delegate",) for one in seen.values())
     assert seen[Phase.FORWARD_NO_GRAD].saved_bytes is None
     # The log-softmax and the divisor of the mean.
     assert {seen[phase].saved_bytes for phase in Phase if phase is not Phase.FORWARD_NO_GRAD} == {8 * 10 * 4 + 4}
 
 
 def test_allocations_that_differ_from_call_to_call_are_labelled(losses: Path):
-    assert weighed(losses, "grows", SMALL)[Phase.FORWARD_BACKWARD].labels == ("unsteady-memory",)
+    assert weighed(losses, "grows", SMALL)[Phase.FORWARD_BACKWARD].labels == ("unsteady-memory", "delegate")
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no resident size")
@@ -125,11 +125,11 @@ class TestResidentSize:
     def test_it_agrees_with_the_allocator_where_all_memory_is_its_own(self, losses: Path):
         for one in weighed(losses, "good", LARGE, tuple(Phase)).values():
             assert one.peak_resident_bytes == pytest.approx(one.peak_bytes, rel=0.02, abs=MIB)
-            assert one.labels == ()
+            assert one.labels == ("delegate",)
 
     @pytest.mark.parametrize("name", ["numpy", "mapped", "c-library"])
     def test_memory_from_elsewhere_is_labelled(self, losses: Path, name: str):
         one = weighed(losses, name, LARGE, [Phase.FORWARD])[Phase.FORWARD]
         assert one.peak_bytes < 20 * MIB
         assert one.peak_resident_bytes > 63 * MIB
-        assert one.labels == ("outside-allocator",)
+        assert one.labels == ("outside-allocator", "delegate")

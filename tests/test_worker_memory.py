@@ -182,7 +182,7 @@ def test_on_cuda_the_allocator_is_asked_and_the_loss_is_a_whole_block(monkeypatc
         monkeypatch.setattr(torch.cuda, name, lambda _device: None)
     for name, values in held_bytes.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, values=values: next(values))
-    assert memory._window(torch.device("cuda"), lambda: torch.tensor(1.0)) == (8_000, 4096)
+    assert memory._window(torch.device("cuda"), lambda: torch.tensor(1.0)) == (8_000, 4096, False)
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -197,3 +197,21 @@ def test_a_prepared_call_is_one_call_of_its_phase(phase: Phase):
     assert len(modes) == (phase is Phase.BACKWARD)
     call()
     assert modes == [phase is not Phase.FORWARD_NO_GRAD]
+
+
+def test_who_calls_the_reference_operator_delegates_and_who_does_not_does_not():
+    def by_hand(logits, target):
+        return (logits.logsumexp(1) - logits.gather(1, target[:, None]).squeeze(1)).mean()
+
+    for phase in Phase:
+        assert read(functional.cross_entropy, phase).delegates
+        assert not read(by_hand, phase).delegates
+
+
+def test_tensors_that_are_kept_between_calls_are_counted():
+    known = [torch.zeros(5000)]
+    before = memory.kept_bytes(known)
+    workspace = {"buffer": torch.zeros(1000), "view": known[0][10:], "constant": torch.zeros(3)}
+    assert memory.kept_bytes(known) - before == 4000
+    workspace.clear()
+    assert memory.kept_bytes(known) == before

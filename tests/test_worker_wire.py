@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from xentbench.printed import Printed
 from xentbench.worker import wire
 
 
@@ -89,13 +90,43 @@ def test_a_closed_pipe_is_told(ends):
         b'{"tensors": 7}',
         b'{"tensors": [["x", "float32", [1000000000]]]}',
         b"\xff\xfe",
+        b'{"x": Infinity}',
+        b'{"x": 1e999}',
+        b'{"x": ' + 5000 * b"9" + b"}",
+        b"[" * 100_000,
+        b'{"tensors": [' + b", ".join(65 * [b'["x", "float32", [0]]']) + b"]}",
     ],
 )
 def test_what_is_no_record_is_malformed_and_never_allocated(ends, text: bytes):
     one, other = ends
-    os.write(other.fd_out, struct.pack(">I", len(text)) + text)
+    thread = threading.Thread(target=other._write, args=(struct.pack(">I", len(text)) + text, lambda: 10.0))
+    thread.start()
     with pytest.raises(wire.MalformedError):
-        one.receive(1)
+        one.receive(10)
+    thread.join()
+
+
+def test_bytes_that_nobody_asked_for_are_seen_before_they_are_read(ends):
+    one, other = ends
+    assert one.is_silent()
+    other.send({})
+    assert not one.is_silent()
+    one.receive(1)
+    assert one.is_silent()
+
+
+def test_what_is_printed_is_taken_while_an_answer_is_awaited(ends):
+    one, other = ends
+    fd, end = os.pipe()
+    one._beside = printed = Printed(fd)
+    os.write(end, b"meanwhile")
+    with pytest.raises(wire.DeadlineError):
+        one.receive(0.05)
+    assert printed._tail == b"meanwhile"
+    os.close(end)
+    other.send({"done": True})
+    assert one.receive(1)[0] == {"done": True}
+    printed.close()
 
 
 def test_a_length_beyond_the_limit_is_malformed(ends):

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from worker_fixtures import ONE_GOOD, eventually_gone, plugin
 
-from xentbench import workers
+from xentbench import pace, workers
 from xentbench.spec import Description, Source, Status
 from xentbench.templates import Template
 from xentbench.workers import Worker, WorkerError
@@ -35,6 +36,31 @@ FAULTS = {
     ),
     "interrupts": ("raise KeyboardInterrupt", Status.RAISED, "KeyboardInterrupt"),
 }
+
+
+WRITES_LATE = """
+import os
+def leave(code, leave=os._exit):
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"1234")
+        except OSError:
+            pass
+    leave(code)
+os._exit = leave
+"""
+
+
+WRITES_SOON = """
+import os, threading
+def write():
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"1234")
+        except OSError:
+            pass
+threading.Timer(0.3, write).start()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -111,21 +137,72 @@ def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp
     assert not Path(folder).exists()
 
 
+DAEMONS = """
+import os, subprocess, time
+def tell(pid):
+    with open(__file__ + ".pids", "a") as file:
+        file.write(f"{pid} ")
+tell(subprocess.Popen(["sleep", "1000"], env={}, start_new_session=True).pid)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        tell(os.getpid())
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+"""
+
+
 @pytest.mark.parametrize("start", ["Worker()", "Worker(template=workers.template({}))"])
-def test_a_worker_dies_with_its_parent(start: str):
+def test_a_worker_and_whatever_it_started_die_with_its_parent(start: str, tmp_path: Path):
+    file = plugin(tmp_path, DAEMONS + ONE_GOOD)
     script = (
         f"import time\nfrom xentbench import workers\nfrom xentbench.workers import Worker\nworker = {start}\n"
-        "template = getattr(worker._process, '_template', worker._process)\n"
-        "print(worker.ask('hello')[0]['pid'], template.pid, flush=True)\ntime.sleep(60)\n"
+        "from xentbench.spec import Description, Source\n"
+        f"workers.load(worker, Description('good', Source('file', {str(file)!r}), ''), threads=1)\n"
+        "print(worker.ask('hello')[0]['pid'], worker._process.keeper_pid, flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    pids = map(int, parent.stdout.readline().split())
+    pids = list(map(int, parent.stdout.readline().split()))
+    daemons = list(map(int, Path(f"{file}.pids").read_text().split()))
+    assert len(daemons) == 2
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    for pid in pids:
+    for pid in [*pids, *daemons]:
         assert eventually_gone(pid)
+
+
+def test_bytes_after_the_final_record_are_a_forgery(tmp_path: Path, template):
+    file = plugin(tmp_path, WRITES_LATE + ONE_GOOD)
+    worker = ready(file, "good", template)
+    asks_once(worker)
+    worker.close()
+    assert worker.ending == (Status.FORGED, "stop: bytes came that answer no request")
+    honest = ready(plugin(tmp_path, ONE_GOOD, "honest.py"), "good", template)
+    honest.close()
+    assert honest.ending is None
+
+
+def test_a_record_that_nobody_asked_for_is_a_forgery_before_the_next_request(tmp_path: Path, template):
+    file = plugin(tmp_path, WRITES_SOON + ONE_GOOD)
+    with ready(file, "good", template) as worker:
+        for _ in range(200):
+            if not worker._channel.is_silent():
+                break
+            time.sleep(0.02)
+        with pytest.raises(WorkerError) as caught:
+            asks_once(worker)
+    assert caught.value.status is Status.FORGED
+    assert caught.value.lost
+
+
+def test_a_busy_machine_makes_a_deadline_longer_and_says_so(faulty: Path, template, monkeypatch):
+    monkeypatch.setattr(workers, "DEADLINES_S", {**workers.DEADLINES_S, "set-up": 0.2})
+    monkeypatch.setattr(pace, "slowness", lambda: 3.0)
+    with ready(faulty, "hangs", template) as worker, pytest.raises(WorkerError, match="as long: the machine is busy"):
+        asks_once(worker)
 
 
 def test_a_source_is_described_with_what_it_refuses_and_what_is_broken(faulty: Path, tmp_path: Path):

@@ -1,13 +1,24 @@
-"""Stand-ins that several tests share: a clock that advances as told, and plugin files."""
+"""Stand-ins that several tests share: a clock that advances as told, plugin files, a machine that is busy."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from xentbench.worker.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NEIGHBOURS: Final = 2
+"""Processes that keep a loaded core busy."""
 
 
 def ticking_clock(step_ns: int = 10) -> Clock:
@@ -47,3 +58,16 @@ def good(input, target, weight=None, ignore_index=-100, reduction="mean", label_
 def heed_interrupts() -> None:
     """Let a child process be interrupted though these tests run in the background of a shell, which ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def loaded_core() -> Iterator[None]:
+    """Pin this process, and all that it starts from now on, to one core that others keep busy."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NEIGHBOURS)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()

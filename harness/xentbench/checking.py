@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 PARALLEL: Final = 2
 """Nothing is timed, so two workers may be busy at once."""
-TELLING: Final = ("value", "gradient", "target-gradient", "shape", "dtype", "mutation", "repeat", "double-backward")
+TELLING: Final = (
+    *("value", "gradient", "target-gradient", "shape", "dtype"),
+    *("mutation", "aliasing", "repeat", "double-backward", "leak"),
+)
 """Quantities in the order in which their failures are told; exceptions come last."""
 SHRINKING_S: Final = 4.0
 """Wall time that may be spent on the counter-examples of one implementation, all quantities together."""

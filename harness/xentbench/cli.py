@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from xentbench import options
-from xentbench.spec import EnvironmentMismatchError, UsageError
+from xentbench.spec import EnvironmentMismatchError, UsageError, inert
 
 STDOUT = "-"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -116,6 +116,11 @@ def parity(
 )
 @click.option("--flush-denormal", is_flag=True, help="Let numbers below the normal range count as zero.")
 @click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
+@click.option("--run", help="Name of the run; one of this name goes on, where the same is asked. [default: a new one]")
+@click.option(
+    "--resume", metavar="RUN", help="Go on with RUN (a folder, an id, or latest): what is missing, as asked then."
+)
+@click.option("--shard", metavar="I/N", help="Only share I of N of the run's problems; needs --run or --resume.")
 @options.seed_option
 @options.results_option
 @options.json_option
@@ -131,27 +136,26 @@ def bench(  # click hands over options by name; `how` holds those that only say 
     \b
     Example: xentbench bench --quick
              xentbench bench --implementation 'nll-*' --num-classes 10,1000 --dtype float32,bfloat16 --budget 3m
+             xentbench bench --resume latest
+             xentbench bench --grid llm --run nightly --shard 3/8
     """  # noqa: D301
-    from xentbench import console, planning, results, running, showing
+    from xentbench import console, ordering, planning, running, showing
 
     options.check_json(how["json_file"])
-    preset_name = how["preset"] or "default"
-    preset = planning.capped(planning.PRESETS[preset_name], options.seconds(how["budget"]), how["workers"])
-    phases = options.phases(how["phase_names"])
     planning.require(how["require"])
-    wanted = options.wanted(asked, "smoke" if preset_name == "quick" else "default")
-    results.check_writable(Path(how["results"]))
-    posed = planning.pose(wanted, asked["logits_file"])
-    entries = options.chosen(names, globs, plugins, [problem.key for problem in posed.problems])
-    seed = options.fresh_seed(how["seed"])
-    conditions, both = options.conditions(how)
-    plan = planning.make(posed, entries, phases, preset, seed, conditions, beside_cold=both)
-    showing.plan(plan)
-    journal = results.create(Path(how["results"]))
-    with console.progressing(console.errors()) as watch:
-        run = running.bench(plan, journal, watch, preset_name=preset_name, grids=asked["grid"])
+    order = ordering.place(ordering.Given(names, globs, plugins, asked, how))
+    showing.order(order)
+    try:
+        with console.progressing(console.errors()) as watch:
+            run = running.bench(order, watch)
+    except KeyboardInterrupt:
+        return _complain(f"stopped; finished cells are kept, go on with: {order.again}", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _complain(f"{_named(error)}: finished cells are kept, make room and go on with: {order.again}", WRONG)
     if how["json_file"] != STDOUT:
-        showing.bench(run)
+        showing.bench(run, complete=running.is_complete(run, order.whole))
     options.write_json(how["json_file"], running.record(run))
     return WRONG if running.is_wrong(run) else OK
 
@@ -263,16 +267,20 @@ def main(arguments: list[str] | None = None) -> None:
     except EnvironmentMismatchError as error:
         code = _complain(str(error), NOT_HERE)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("stopped; what bench had finished is kept: xentbench report latest shows it", INTERRUPTED)
+        code = _complain("stopped", INTERRUPTED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        place = f" ({Path(error.filename).name})" if error.filename else ""
-        code = _complain(f"{error.strerror or error}{place}: finished cells are kept, make room and run again", WRONG)
+        code = _complain(f"{_named(error)}: make room and run again", WRONG)
     sys.exit(code)
 
 
+def _named(error: OSError) -> str:
+    """Return an error of the system and, without its folders, the file that it is about."""
+    return f"{error.strerror or error}" + (f" ({Path(error.filename).name})" if error.filename else "")
+
+
 def _complain(message: str, code: int = USAGE) -> int:
-    line = " ".join(message.split())
+    line = inert(message, 4000)
     print(f"xentbench: {line}", file=sys.stderr)  # noqa: T201 - the one line that a person is told
     return code

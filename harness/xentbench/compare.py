@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xentbench import environment, statistics, timing
+from xentbench.challenge import Challenge
 from xentbench.crews import Crew, Examinee
+from xentbench.inputs import timed_seed
 from xentbench.lanes import Lane
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s
 from xentbench.posing import Questions
 from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Status
 from xentbench.timing import Budget
+from xentbench.witness import Witness
 from xentbench.workers import WARM_HEAP
 
 if TYPE_CHECKING:
@@ -158,6 +161,7 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
     ):
         for problem in plan.asked:
             wrong = _wrong((one, other), questions, problem, plan.phases)
+            challenge = Challenge(problem, timed_seed(plan.seed), plan.recorded.get(problem.key))
             crew.start()
             error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
             ended = wrong or (error and (Outcome.INCONCLUSIVE, str(error)))
@@ -165,7 +169,7 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
                 differences.append(
                     Difference(second.shown, problem.key, phase, ended[0], reason=ended[1])
                     if ended
-                    else _duel(crew, problem, phase, plan, order)
+                    else _duel(crew, challenge, phase, plan, order)
                 )
                 watch.step(f"{problem.label}, {phase}")
             questions.forget(problem)
@@ -186,8 +190,10 @@ def _wrong(
     return None
 
 
-def _duel(crew: Crew, problem: Problem, phase: Phase, plan: Plan, order: random.Random) -> Difference:
-    lanes = [Lane(crew.entry.name, worker) for worker in crew.workers]
+def _duel(crew: Crew, challenge: Challenge, phase: Phase, plan: Plan, order: random.Random) -> Difference:
+    problem, may_overflow = challenge.problem, bool(crew.entry.deviations)
+    witnesses = [Witness(challenge, phase, may_overflow=may_overflow) for _ in crew.workers]
+    lanes = [Lane(crew.entry.name, *pair) for pair in zip(crew.workers, witnesses, strict=True)]
     budget = Budget(2 * cell_limit_s(problem), plan.preset.half_width)
     regime = Regime(one_thread=plan.conditions.threads == 1 and problem.device == "cpu")
     seen = timing.duel(lanes, phase, budget, order, time.monotonic, regime)[crew.entry.name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from xentbench.examining import Examined, examine
+from xentbench.inputs import timed_seed
 from xentbench.spec import Description, Failure, Phase, Status, Verdict
 from xentbench.workers import Worker, WorkerError, load, template
 
@@ -70,6 +71,12 @@ class Examinee:
             reason = f"not asked again after: {verdict.reason}"
             self.given_up = Verdict(verdict.status, failures=(Failure("exception", reason),), reason=reason)
 
+    @property
+    def forged(self) -> str:
+        """What its closed worker wrote after its last answer, in words; '' where that is nothing."""
+        ending = self.worker.ending if self.worker else None
+        return ending[1] if ending and ending[0] is Status.FORGED else ""
+
     def __enter__(self) -> Self:
         return self
 
@@ -105,12 +112,10 @@ class Crew:
     _unloaded: set[int] = field(default_factory=set)
     _forked: bool = False
     _load_s: float = 0.0
+    _forged: tuple[Status, str] | None = None
 
     def start(self) -> None:
-        """Start what is missing or was lost; the first crew waits for the templates, which start together.
-
-        Only the main thread may call this: an exec'd worker dies with the thread that started it.
-        """
+        """Start what is missing or was lost; the first crew waits for the templates, which start together."""
         alive = [worker for worker in self.workers if worker.alive]
         settings = [{**self.environment, "PYTHONHASHSEED": str(number)} for number in range(len(alive), self.size)]
         compiles = self.entry.compiles or (self.baseline is not None and self.baseline.compiles)
@@ -121,8 +126,17 @@ class Crew:
         self._unloaded |= {id(worker) for worker in fresh}
 
     def set_up(self, key: str, seed: int, phases: Sequence[Phase], recorded: Recorded | None) -> WorkerError | None:
-        """Set a problem up in every worker; return the first error, which is the crew's, or None."""
-        record = {"problem": key, "seed": seed, "phases": list(phases)}
+        """Set a problem up in every worker; return the first error, which is the crew's, or None.
+
+        Args:
+            key: of the problem.
+            seed: of the run, which no worker is told.
+            phases: that will be timed.
+            recorded: the workload, where the problem names one.
+        """
+        if self._forged:
+            return WorkerError(*self._forged)
+        record = {"problem": key, "seed": timed_seed(seed), "phases": list(phases)}
         named = {name: getattr(recorded, name, None) for name in ("logits", "target", "weight")}
         given = {name: tensor for name, tensor in named.items() if tensor is not None}
         try:
@@ -151,6 +165,8 @@ class Crew:
         if self._forked and self._load_s < QUICK_LOAD_S:
             for worker in self.workers:
                 worker.close()
+                ending = worker.ending or (Status.PASSED, "")
+                self._forged = ending if ending[0] is Status.FORGED else self._forged
             return
         for worker in self.workers:
             with contextlib.suppress(WorkerError):

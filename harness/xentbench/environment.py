@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 COMPARABLE: Final = (
     *("torch", "device", "device_model", "cpu", "cpu_capability", "cores"),
@@ -22,6 +22,8 @@ COMPARABLE: Final = (
 """Settings that must be equal before ratios of two runs are compared."""
 UNTOLD: Final = "not told"
 PACKAGES: Final = ("torch", "numpy", "scipy", "xentbench")
+RESUMABLE: Final = (*dict.fromkeys((*COMPARABLE, "python", *PACKAGES, "torch_build", "compiler")),)
+"""Settings and versions that must be equal before a run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,16 @@ def container_cores() -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
-def measuring_core() -> int | None:
-    """Return the core that workers are pinned to: the last allowed one, since the first takes most interrupts."""
-    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+def measuring_core(rank: int = 0) -> int | None:
+    """Return the core that workers are pinned to: the last allowed one, since the first takes most interrupts.
+
+    Args:
+        rank: of the device among those that are timed side by side; each has a core of its own, where there are enough.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    return cores[rank % len(cores)]
 
 
 def last_level_cache_bytes() -> int:
@@ -156,9 +165,11 @@ def available_bytes() -> int:
     return min(system, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else system
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], keys: Sequence[str] = COMPARABLE
+) -> dict[str, tuple[Any, Any]]:
     """Return the settings that forbid a comparison, name to the two values: unlike ones, and what either leaves out."""
-    told = {key: (one.get(key, UNTOLD), other.get(key, UNTOLD)) for key in COMPARABLE}
+    told = {key: (one.get(key, UNTOLD), other.get(key, UNTOLD)) for key in keys}
     return {key: pair for key, pair in told.items() if UNTOLD in pair or pair[0] != pair[1]}
 
 

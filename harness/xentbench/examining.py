@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, parity, weighing
-from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict
+from xentbench import inputs, leaks, parity, weighing
+from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict, inert
 from xentbench.worker import calls, serving
 from xentbench.workers import Worker, WorkerError
 
@@ -37,6 +38,14 @@ OPTIONAL: Final = (
 """Tensors of `Answers` that may be missing."""
 
 
+class WronglyAnsweredError(Exception):
+    """The judge's verdict on a loss whose set-up failed."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """What came of one problem: the verdict, the cold set-up time and what each phase costs in memory."""
@@ -59,18 +68,56 @@ def examine(
     called = _called(question.problem) if phases else []
     record = {"problem": question.problem.key, "phases": called}
     try:
-        reply, _ = worker.ask("set-up", record, question.tensors())
-        setup_s = float(reply["setup_s"])
+        setup_s = _set_up(worker, declared, question, record)
         reply, answered = worker.ask("answer")
         verdict = parity.judge(question, _answers(reply, answered), declared)
         is_weighed = measure_memory and verdict.status is Status.PASSED
+        if is_weighed and (reason := leaks.look(worker, question.problem)):
+            verdict = dataclasses.replace(
+                verdict, status=Status.LEAKING, failures=(Failure("leak", reason),), reason=reason
+            )
         weighed = weighing.weigh(worker, question.problem, phases) if is_weighed else {}
+        worker.check_silence("answer")
+    except WronglyAnsweredError as found:
+        return Examined(found.verdict, setup_s)
     except WorkerError as error:
         return Examined(_without_answer(error, declared, question.problem), setup_s, lost=error.lost)
     except (KeyError, TypeError, ValueError) as error:
         message = f"its answer is not understood: {type(error).__name__} {error}"
         return Examined(_not_answered(WorkerError(Status.FORGED, message)), setup_s)
     return Examined(verdict, setup_s, weighed)
+
+
+def _set_up(worker: Worker, declared: Description, question: Question, record: Record) -> float:
+    """Return how long the set-up took, in seconds.
+
+    Raises:
+        WorkerError: it failed. Where a call of it raised, the judge is heard first: what he finds wrong says more.
+        WronglyAnsweredError: what he found.
+    """
+    try:
+        reply, _ = worker.ask("set-up", record, question.tensors())
+    except WorkerError as error:
+        unclear = error.status in (Status.RAISED, Status.UNSUPPORTED)
+        if error.lost or not unclear or not record["phases"] or declared.compiles:
+            raise
+        verdict = _uncalled(worker, declared, question, record)
+        if verdict is not None and verdict.failures:
+            raise WronglyAnsweredError(verdict) from None
+        raise
+    return float(reply["setup_s"])
+
+
+def _uncalled(worker: Worker, declared: Description, question: Question, record: Record) -> Verdict | None:
+    """Judge what is answered after a set-up that calls nothing, or return None where that fails too."""
+    try:
+        worker.ask("set-up", {**record, "phases": []}, question.tensors())
+        reply, answered = worker.ask("answer")
+    except WorkerError as error:
+        if error.lost or error.status is not Status.RAISED:
+            raise
+        return None
+    return parity.judge(question, _answers(reply, answered), declared)
 
 
 def _called(problem: Problem) -> list[Phase]:
@@ -104,7 +151,8 @@ def _answers(reply: Record, answered: Tensors) -> inputs.Answers:
         loss=answered["loss"],
         loss_no_grad=answered["loss_no_grad"],
         loss_again=answered["loss_again"],
-        changed=tuple(map(str, reply["changed"])),
+        changed=tuple(inert(str(what), 100) for what in reply["changed"]),
+        shared=tuple(inert(str(what), 100) for what in reply["shared"]),
         notes=tuple(note for note in parity.NOTES if note in reply["notes"]),
         **{name: answered.get(name) for name in OPTIONAL},
     )
@@ -131,13 +179,17 @@ def _not_answered(error: WorkerError) -> Verdict:
     return Verdict(error.status, failures=failures, reason=error.reason)
 
 
-def reproduce(entry: Description, problem: Problem, seed: int) -> str:
-    """Return the command line that asks this implementation this problem again, from the same folder."""
+def reproduce(entry: Description, problem: Problem, seed: int | None = None) -> str:
+    """Return the command line that asks this implementation this problem again, from the same folder.
+
+    The seed stands last: a journal leaves it out while it is a secret, and its reader adds it.
+    """
     place = spelled(entry.source.where)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     compiled = " --compile" if entry.wrapped else ""
-    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)} --seed {seed}{compiled}"
+    seeded = "" if seed is None else f" --seed {seed}"
+    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)}{compiled}{seeded}"
 
 
 def spelled(where: str) -> str:

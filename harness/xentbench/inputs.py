@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,7 @@ class Answers:
         gradient: of the upstream-weighted loss with respect to the logits, or None where there was none.
         target_gradient: with respect to a probability target that requires it, or None.
         changed: inputs whose bytes were different afterwards, e.g. `"logits after backward"`.
+        shared: what the loss lies in the same storage with, e.g. `"the logits"`.
         second_loss: result of a second call, with the values of `another`, made before the first one's backward.
         second_gradient: of that second call.
         gradient_again: a second backward through the first call's graph (`retain_graph`).
@@ -75,6 +77,7 @@ class Answers:
     gradient: torch.Tensor | None
     target_gradient: torch.Tensor | None
     changed: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     second_loss: torch.Tensor | None = None
     second_gradient: torch.Tensor | None = None
     gradient_again: torch.Tensor | None = None
@@ -111,6 +114,11 @@ def make(problem: Problem, seed: int, recorded: Recorded | None = None) -> Input
     logits = logits * problem.scale + problem.offset if (problem.scale, problem.offset) != (1.0, 0.0) else logits
     upstream = drawing.upstream(problem, Stream(problem.key, seed, "upstream"))
     return place(problem, Inputs(logits.to(dtype), target, weight, upstream.to(dtype)))
+
+
+def timed_seed(seed: int) -> int:
+    """Return the seed of what is timed: workers are sent it, and cannot tell from it the seeds of bursts to come."""
+    return int.from_bytes(hashlib.sha256(f"timed {seed}".encode()).digest()[:7], "big")
 
 
 def asks_more(problem: Problem) -> bool:

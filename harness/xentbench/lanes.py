@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from xentbench import statistics
 from xentbench.spec import Status
 from xentbench.worker.duel import Burst
+from xentbench.worker.visits import ARMS, BASELINE
 from xentbench.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
     from xentbench.statistics import Floats
+    from xentbench.witness import Witness
     from xentbench.worker.duel import Ints
     from xentbench.worker.wire import Record, Tensors
 
     Clock = Literal["wall", "busy"]
 
-BASELINE, CANDIDATE, TWIN, ARMS = 0, 1, 2, 3
+
+SHOWN: Final = 3
+"""Names in one message."""
+HASTE: Final = 1.15
+"""A process that the system saw work so many times as long as its own clock did has a clock that runs slow."""
+SLACK_S: Final = 0.003
+"""For each burst: what a worker does before and after its clock is read, to take a request and send a reply."""
 
 
 @dataclass(slots=True)
@@ -29,22 +37,36 @@ class Lane:
     Attributes:
         name: of the implementation.
         worker: that is asked.
+        witness: holds what was answered while it was timed against what is right; None: nobody does.
         bursts: answered so far.
         empty_call_ns: what a call that does nothing takes there.
         faults: page faults a call of every arm, where calls are too short to be metered one by one.
         spent_s: on its bursts, by the parent's clock.
+        told_s: on them, by its own clock.
+        delegates: whether the reference operator was seen to do the work.
+        system_s: CPU time that the system says its process took for them.
         looks: taken at its interval.
+        repeated: whether two of its calls were made side by side.
+        planted: whether its watch was tried.
+        is_enough: whether it has been timed for long enough.
         done: whether it is asked no more.
         error: that ended it.
     """
 
     name: str
     worker: Worker
+    witness: Witness | None = None
     bursts: list[Burst] = field(default_factory=list)
     empty_call_ns: float = 0.0
     faults: tuple[float, ...] = (0.0,) * ARMS
     spent_s: float = 0.0
+    told_s: float = 0.0
+    delegates: bool = False
+    system_s: float = 0.0
     looks: int = 0
+    repeated: bool = False
+    planted: bool = False
+    is_enough: bool = False
     done: bool = False
     error: WorkerError | None = None
 
@@ -60,21 +82,70 @@ class Lane:
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its beginning is not understood: {type(error).__name__} {error}"))
 
-    def take(self, reply: Record, times: Tensors) -> None:
-        """Add the burst that a worker answered; one that is not understood ends the lane."""
+    def take(self, reply: Record, times: Tensors, planted: str = "", asked_ns: int = 0) -> None:
+        """Add the burst that a worker answered; one that is not understood, or has tampered, ends the lane.
+
+        Args:
+            reply: what it told.
+            times: its tables.
+            planted: a change that its watch had to tell of.
+            asked_ns: when it was asked. All processes of a machine read one clock, so that one which leaves time out
+                falls behind it however busy the machine is.
+        """
         try:
             wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
+            losses = times["losses"].double().numpy()
+            primes = _table(times, "prime_ns")
+            changed, leaks, shared = list(map(str, reply["changed"])), str(reply["leaks"]), str(reply["shared"])
+            self.delegates |= reply["delegates"] is True
             if not len(busy) == len(faults) in (0, len(wall)):
                 msg = f"{len(wall)} rounds, of which {len(busy)} metered"
                 raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            totals = (int(reply[name]) for name in ("elapsed_ns", "cpu_ns"))
-            self.bursts.append(Burst(wall, busy, faults, *totals))
+            if not len(losses) == len(primes) == len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
+                msg = f"losses of {len(losses)} calls and {len(primes)} primes in {len(wall)} rounds"
+                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
+            began_ns = int(reply["began_ns"])
+            self.told_s += int(reply["whole_ns"]) * 1e-9
+            self.bursts.append(
+                Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses, primes)
+            )
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
+            return
+        if began_ns < asked_ns:
+            msg = f"its clock told that a burst began {(asked_ns - began_ns) * 1e-9:.3f} s before it was asked for"
+            self.end(WorkerError(Status.TAMPERED, msg))
+            return
+        if planted and planted not in changed:
+            self.end(WorkerError(Status.TAMPERED, "its watch does not see what was planted for it to see"))
+            return
+        changed = [name for name in changed if name != planted]
+        if changed:
+            msg = f"changed {', '.join(changed[:SHOWN])[:300]}{' and more' * (len(changed) > SHOWN)}"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif leaks or shared:
+            self.end(WorkerError(Status.LEAKING if leaks else Status.ALIASED, (leaks or shared)[:300]))
 
     def end(self, error: WorkerError) -> None:
         """Ask no more of this worker: it has failed."""
         self.error, self.done = error, True
+
+    def settle(self) -> None:
+        """Judge the bursts as a whole, once they are over: the worker's clock by others, and its answers together."""
+        if self.error is not None:
+            return
+        told_s, slack_s = self.told_s, SLACK_S * len(self.bursts)
+        if told_s > self.spent_s + slack_s:
+            msg = f"its clock told {told_s:.3f} s of bursts that were over in {self.spent_s:.3f} s"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif self.system_s > HASTE * told_s + slack_s:
+            msg = f"its clock told {told_s:.3f} s of bursts for which the system counted {self.system_s:.3f} s of work"
+            self.end(WorkerError(Status.TAMPERED, msg))
+        elif self.witness is not None:
+            try:
+                self.witness.follow()
+            except WorkerError as error:
+                self.end(error)
 
     @property
     def metered(self) -> bool:
@@ -85,6 +156,14 @@ class Lane:
         """Return the times of the kept rounds `(rounds, arms)`."""
         tables = [statistics.keep(burst.wall_ns if clock == "wall" else burst.busy_ns) for burst in self.bursts]
         return np.concatenate(tables) if tables else np.zeros((0, ARMS), dtype=np.int64)
+
+    def primed(self) -> Floats:
+        """Return for every arm how many times as long as its timed call the untimed one before it took; the median."""
+        ratios = [
+            np.maximum(1, statistics.keep(burst.prime_ns)) / np.maximum(1, statistics.keep(burst.wall_ns))
+            for burst in self.bursts
+        ]
+        return np.median(np.concatenate(ratios), axis=0) if ratios else np.ones(ARMS)
 
     def logs(self, arm: int, clock: Clock = "wall") -> list[Floats]:
         """Return for every burst the kept rounds' log ratios of an arm over the baseline."""

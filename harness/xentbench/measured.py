@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xentbench import statistics
-from xentbench.lanes import BASELINE, CANDIDATE, TWIN
 from xentbench.spec import Comparison, Status
+from xentbench.worker.visits import BASELINE, CANDIDATE, TWIN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from xentbench.lanes import Clock, Lane
     from xentbench.statistics import Floats, Interval
@@ -27,6 +27,10 @@ FAULT_S: Final = 3e-6
 """About what a page fault costs: 2.6 to 3.6 microseconds where it was measured."""
 FAULTS_SHARE: Final = 0.05
 """From this share of the time on, page faults make a cell that should have none inconclusive."""
+SLOW_BASELINE: Final = 1.5
+"""Times as slow as beside the others: heaps of unlike age make 1.15."""
+PRIMED: Final = 2.0
+"""Who works so many times as long in untimed calls as the baseline does, against timed ones, works ahead of time."""
 SPREAD: Final = 3.0
 """An interval across workers so many times as wide as the one within tells of the processes, not of the rounds."""
 
@@ -73,12 +77,14 @@ class Measured:
     cpu_share: float | None = None
     minor_faults: float | None = None
     baseline_minor_faults: float | None = None
+    labels: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """Return the fields as the journal takes them: an infinite end of an interval is written as null."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in dataclasses.asdict(self).items()
+            if name != "labels"
         }
 
 
@@ -97,6 +103,8 @@ class Evidence:
         faults: page faults a call.
         faults_share: what they cost, as a share of the time, where none are expected; else 0.
         workers: how many processes measured.
+        primed: how many times as long as its timed call the candidate's untimed one takes, over the same of the
+            baseline.
     """
 
     logs: Sequence[Sequence[Floats]]
@@ -109,6 +117,7 @@ class Evidence:
     faults: float
     faults_share: float
     workers: int
+    primed: float = 1.0
 
 
 def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
@@ -122,6 +131,8 @@ def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
         return Measured(Status.PASSED, reason, verdict=Comparison.INCONCLUSIVE, workers=len(lanes))
     evidence = _evidence(lanes, regime)
     verdict, reason = decide(evidence)
+    delegates = any(lane.delegates for lane in lanes)
+    labels = (*(("primed",) if evidence.primed > PRIMED else ()), *(("delegate",) if delegates else ()))
     faults = [_faults(lanes, arm) for arm in (CANDIDATE, BASELINE)]
     low, middle, high = np.percentile(wall[:, CANDIDATE], (5, 50, 95)) * 1e-9
     other = evidence.other or statistics.UNKNOWN
@@ -150,7 +161,26 @@ def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
         cpu_share=evidence.cpu_share,
         minor_faults=faults[0],
         baseline_minor_faults=faults[1],
+        labels=labels,
     )
+
+
+def beside_others(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Return the cells of a group; no verdict has one beside whom the baseline was far slower than beside the others.
+
+    Bursts of all are interleaved, so the machine's moods fall on all alike: it is something in the process.
+    """
+    times = {name: cell.baseline_latency_s for name, cell in measured.items() if cell.baseline_latency_s}
+    found = dict(measured)
+    for name, own_s in times.items():
+        others = [other_s for other, other_s in times.items() if other != name]
+        if others and own_s > SLOW_BASELINE * float(np.median(others)):
+            by = own_s / float(np.median(others))
+            reason = f"baseline: {by:.1f} times as slow as beside the others"
+            labels = (*measured[name].labels, "slow-baseline")
+            verdict = Comparison.INCONCLUSIVE
+            found[name] = dataclasses.replace(measured[name], verdict=verdict, reason=reason, labels=labels)
+    return found
 
 
 def deciding(lanes: Sequence[Lane], regime: Regime) -> Clock:
@@ -183,6 +213,7 @@ def _evidence(lanes: Sequence[Lane], regime: Regime) -> Evidence:
         # Of calls too short to be metered only some others were counted: no ground to refuse a verdict.
         faults_share=shares[worst] if regime.kept_heap and metered else 0.0,
         workers=len(lanes),
+        primed=float(np.median([primed[CANDIDATE] / primed[BASELINE] for primed in (lane.primed() for lane in lanes)])),
     )
 
 
@@ -216,17 +247,22 @@ def decide(seen: Evidence) -> tuple[Comparison, str]:
 
 def _disturbance(seen: Evidence) -> str:
     """Return what forbids any verdict, or nothing."""
+    return next(_disturbances(seen), "")
+
+
+def _disturbances(seen: Evidence) -> Iterator[str]:
     if seen.rounds < statistics.LEAST_ROUNDS:
-        return f"rounds: {seen.rounds} kept, {statistics.LEAST_ROUNDS} needed"
+        yield f"rounds: {seen.rounds} kept, {statistics.LEAST_ROUNDS} needed"
     if statistics.compare(seen.canary, seen.workers) in (Comparison.FASTER, Comparison.SLOWER):
-        return f"canary: identical code measured {seen.canary.ratio:.3f}"
+        yield f"canary: identical code measured {seen.canary.ratio:.3f}"
     if seen.cpu_share < LOW_CPU_SHARE:
-        return f"CPU share: {seen.cpu_share:.0%} of the time was ours"
+        yield f"CPU share: {seen.cpu_share:.0%} of the time was ours"
     if seen.faults_share > FAULTS_SHARE:
-        return f"page faults: {seen.faults:.0f} a call are {seen.faults_share:.0%} of its time, though the heap is kept"
+        yield f"page faults: {seen.faults:.0f} a call are {seen.faults_share:.0%} of its time, though the heap is kept"
+    if seen.primed > PRIMED:
+        yield f"untimed calls: they take {seen.primed:.1f} times as long, against timed ones, as the baseline's"
     if seen.other is not None and _disagree(seen.ratio, seen.other):
-        return f"wall and CPU time disagree: {seen.ratio.ratio:.3f} by the one that decides, {seen.other.ratio:.3f}"
-    return ""
+        yield f"wall and CPU time disagree: {seen.ratio.ratio:.3f} by the one that decides, {seen.other.ratio:.3f}"
 
 
 def _disagree(one: Interval, other: Interval) -> bool:

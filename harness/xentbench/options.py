@@ -110,7 +110,20 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
 
 def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:
     axis = name.removeprefix("axis_")
-    return tuple(spec.read_axis(axis, text) for joined in texts for text in joined.split(","))
+    parts = [text for joined in texts for text in joined.split(",")]
+    if axis == "device":
+        parts = [each for text in parts for each in _devices(text)]
+    return tuple(spec.read_axis(axis, text) for text in parts)
+
+
+def _devices(text: str) -> list[str]:
+    """Return the devices that `--device` names: `cuda:all` is every one of its kind."""
+    kind, _, index = text.partition(":")
+    if index != "all" or kind == "cpu":
+        return [text]
+    from xentbench import planning  # noqa: PLC0415 - loads recordings; only where devices are counted
+
+    return planning.devices(kind)
 
 
 def chosen(

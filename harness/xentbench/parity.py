@@ -105,6 +105,7 @@ def check_codes(codes: Iterable[str]) -> None:
 
 def _outcomes(case: Case, answers: Answers) -> Iterator[Outcome]:
     """Compare everything that was answered, in the order of importance."""
+    yield quantities.aliasing(answers.shared)  # else a value that a later call has overwritten counts as wrong
     yield quantities.loss(case, answers.loss, "loss", "value", _varying(answers))
     for tensor, name, quantity in (
         (answers.loss_no_grad, "loss without gradients", "value"),

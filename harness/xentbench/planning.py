@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from xentbench.inputs import Recorded
+    from xentbench.shards import Shard
 
 SMALL_ELEMENTS: Final = 200_000
 """Up to here a call takes less than about 1 ms."""
@@ -64,6 +65,7 @@ class Plan:
         warnings: for the person, before the run and in its report.
         conditions: that everybody is timed under.
         beside_cold: whether every cell is timed with the default allocator as well.
+        beside_cold: whether every cell is timed with the default allocator as well.
         seed: of every number in the run; secret until it has ended.
         preset: how much may be spent.
     """
@@ -83,6 +85,10 @@ class Plan:
     def asked(self) -> tuple[Problem, ...]:
         """The problems that are not skipped."""
         return tuple(problem for problem in self.problems if problem.key not in self.skipped)
+
+    def share(self, shard: Shard) -> Plan:
+        """Return the plan of one share of the problems."""
+        return dataclasses.replace(self, problems=shard.of(self.problems))
 
     @property
     def cells(self) -> int:
@@ -180,6 +186,22 @@ def device_present(device: str) -> bool:
         return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
     accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
     return accelerator is not None and accelerator.type == kind
+
+
+def devices(kind: str) -> list[str]:
+    """Return all devices of a kind such as `cuda` that torch can use here.
+
+    Raises:
+        UsageError: there is none.
+    """
+    import torch  # noqa: PLC0415 - as above
+
+    accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    count = torch.accelerator.device_count() if accelerator is not None and accelerator.type == kind else 0
+    if not count:
+        msg = f"--device {kind}:all expected {kind} devices, got a machine where torch sees none: try --device cpu"
+        raise UsageError(msg)
+    return [f"{kind}:{index}" for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

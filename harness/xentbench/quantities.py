@@ -256,6 +256,14 @@ def mutation(case: Case, changed: tuple[str, ...]) -> Outcome:
     return Outcome((Finding(Status.MUTATES_INPUT, Failure("mutation", message)),), labels=labels)
 
 
+def aliasing(shared: tuple[str, ...]) -> Outcome:
+    """Refuse a loss that lies in memory of something else, and changes when that does."""
+    if not shared:
+        return Outcome(checks=0)
+    message = f"the loss shares its memory with {' and '.join(shared)}; expected storage of its own"
+    return Outcome((Finding(Status.ALIASED, Failure("aliasing", message)),))
+
+
 def told_as(quantity: str, outcome: Outcome) -> Outcome:
     """Return the outcome with its failures told under another quantity; its grade counts, its errors do not."""
     findings = tuple(

@@ -11,7 +11,8 @@ import fnmatch
 import hashlib
 import json
 import os
-from importlib import metadata, resources
+import sys
+from importlib import machinery, metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 GROUP: Final = "xentbench.implementations"
 BUILT_IN: Final = Source("built-in", "xentbench.implementations")
+CODE: Final = (".py", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
+"""Endings of files that an implementation may be made from."""
 
 
 def sources(plugins: Sequence[str]) -> list[Source]:
@@ -144,6 +147,40 @@ def cached(describe: Describe, folder: Path | None = None) -> Describe:
         return told
 
     return remembered
+
+
+def fingerprint(entry: Description) -> str:
+    """Return a hash of the code that an implementation comes from: its file, and what lies beside it in its folder.
+
+    It is empty where no file is found: a package that an import hook brings. Nothing is imported to find out.
+    """
+    source = entry.source
+    if source.kind == "built-in":
+        package = Path(str(resources.files(source.where)))
+        files = [package / Path(entry.origin).name, *sorted(package.glob("_*.py"))]
+    else:
+        place = source.where.rpartition(":")[0] if source.kind != "file" and ":" in source.where else source.where
+        file = Path(place) if place.endswith(".py") else _module_file(place, source.paths)
+        files = [] if file is None else sorted(one for one in file.parent.glob("*") if one.suffix in CODE)
+    digest = hashlib.sha256()
+    try:
+        for file in filter(Path.is_file, files):
+            digest.update(f"{file.name}|{file.stat().st_size}|".encode() + file.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:32] if files else ""
+
+
+def _module_file(module: str, paths: Sequence[str]) -> Path | None:
+    """Return the file of a module without importing its packages, or None."""
+    folders: Sequence[str] | None = [*paths, *sys.path]
+    names, origin = module.split("."), None
+    for depth in range(1, len(names) + 1):
+        spec = machinery.PathFinder.find_spec(".".join(names[:depth]), folders)
+        if spec is None:
+            return None
+        folders, origin = spec.submodule_search_locations, spec.origin
+    return None if origin is None else Path(origin)
 
 
 def _digest(source: Source) -> str | None:

@@ -319,6 +319,10 @@ except RuntimeError as error:
     print("backward raised", error)
 print("expected", before.tolist(), "got", ARGUMENT.tolist())
 """,
+    "aliasing": """\
+kept = [ask(logits, target), ask(logits, target), logits, target]
+print("expected 4 places, got", len({tensor.untyped_storage().data_ptr() for tensor in kept}))
+""",
     "exception": """\
 try:
 """

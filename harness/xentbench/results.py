@@ -1,38 +1,37 @@
-"""The only reader and writer of results: a folder a run, an append-only journal in it, and the tables read from it.
+"""The only reader of results: a folder a run, the union of the journals in it, and the tables read from them.
 
-A run's folder holds `run.json` (plan, environment, machine, seed), `journal.jsonl` (one line a finished cell or
-verdict), `samples.jsonl` (every raw time), and the report that was made from them. A journal line is one JSON object:
-`schema`, `run`, `contract`, `kind`, the fields of that kind, and `crc32` over the rest.
-
-Schema history:
-    1: first. Columns that were added since are null in older runs.
+A run's folder holds what `journal` writes and the report that was made from it. Each cell counts once: of several good
+lines the latest stands. What the sittings of a run told when they ended stands in its `info`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import json
-import os
+import re
 import secrets
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from xentbench import environment
 from xentbench.files import write_atomically
-from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
+from xentbench.journal import HEAD, JOURNAL, READABLE, SAMPLES, Journal, lines, parts
+from xentbench.spec import Phase, Problem, Status, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-SCHEMA: Final = 1
-JOURNAL, SAMPLES, HEAD = "journal.jsonl", "samples.jsonl", "run.json"
+CELL: Final = ("implementation", "problem", "phase")
+"""What names a cell."""
+UNASKED: Final = (Status.SKIPPED, Status.UNSUPPORTED, Status.IMPORT_FAILED)
+"""How cells may end that nobody was asked, and of which there is no verdict."""
 TRIAL: Final = "clock.json"
 """Beside the runs' folders: the latest self-test of the clock."""
+TRIAL_SCHEMA: Final = 1
 
 CELL_COLUMNS: Final[Mapping[str, str]] = {
     "implementation": "name of the entrant",
@@ -113,8 +112,9 @@ VERDICT_COLUMNS: Final = (
 class Run:
     """A run as it was read: `cells` and `verdicts` in plan order, `info` as `run.json` holds it, `damage` as notes.
 
-    `info` has run, contract, preset, seed, started, wall_s, grids, warnings, implementations, environment and machine
-    (by device, what `machine.measure` saw).
+    `info` has run, contract, preset, started, grids, warnings, implementations, environment, plan, and of its sittings
+    wall_s (their sum), machine (by device, what `machine.measure` saw), seed (where all had the same) and sittings, a
+    list: sitting, part, started, ended, seed, wall_s, machine. One that was killed told nothing after its start.
     """
 
     path: Path
@@ -123,68 +123,6 @@ class Run:
     cells: pd.DataFrame
     verdicts: pd.DataFrame
     damage: tuple[str, ...] = ()
-
-
-class Journal:
-    """The writer of one run: every line is whole on the disk before the next cell begins."""
-
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder, self.run = folder, run
-
-    def cell(self, fields: Mapping[str, Any], samples: Mapping[str, Any] | None = None) -> None:
-        """Append one finished cell, its raw times first: a cell's line implies its samples."""
-        if samples is not None:
-            named = {key: fields[key] for key in ("implementation", "problem", "phase")}
-            self._append(SAMPLES, "samples", {**named, **samples})
-        self._append(JOURNAL, "cell", fields)
-
-    def verdict(self, fields: Mapping[str, Any]) -> None:
-        """Append the judge's verdict on one implementation and problem."""
-        self._append(JOURNAL, "verdict", fields)
-
-    def head(self, info: Mapping[str, Any]) -> None:
-        """Write or replace `run.json`."""
-        write_atomically(self.folder / HEAD, json.dumps({"schema": SCHEMA, **info}, indent=1).encode())
-
-    def _append(self, name: str, kind: str, fields: Mapping[str, Any]) -> None:
-        line = sealed({"schema": SCHEMA, "run": self.run, "contract": CROSS_ENTROPY.name, "kind": kind, **fields})
-        fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            if os.write(fd, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def sealed(record: Mapping[str, Any]) -> bytes:
-    """Return the record as one line with its checksum."""
-    crc = f"{zlib.crc32(_canonical(record)):08x}"
-    return _canonical({**record, "crc32": crc}) + b"\n"
-
-
-def _canonical(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-
-
-def unsealed(line: bytes) -> dict[str, Any]:
-    """Return the record of one line.
-
-    Raises:
-        ValueError: torn, damaged, or of another schema.
-    """
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        msg = "not an object"
-        raise ValueError(msg)  # noqa: TRY004 - every damage is one kind of error
-    crc = record.pop("crc32", None)
-    if crc != f"{zlib.crc32(_canonical(record)):08x}":
-        msg = "its checksum does not fit"
-        raise ValueError(msg)
-    if record.get("schema") != SCHEMA:
-        msg = f"it has schema {record.get('schema')}, this version reads {SCHEMA}"
-        raise ValueError(msg)
-    return record
 
 
 def check_writable(results: Path) -> None:
@@ -198,20 +136,37 @@ def check_writable(results: Path) -> None:
         raise UsageError(msg) from None
 
 
-def create(results: Path) -> Journal:
-    """Make the folder of a new run under `results/` and return its journal; raises UsageError as `check_writable`."""
+def create(results: Path, run: str = "", part: str = "") -> Journal:
+    """Return the journal of a part of a run under `results/`; its folder is made where there is none.
+
+    Args:
+        results: folder of all runs.
+        run: name of the run; a new one of its own where empty.
+        part: of a shard, else empty.
+
+    Raises:
+        UsageError: as `check_writable`, a name that is no plain one, or another process is writing this part.
+    """
     check_writable(results)
+    if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run):
+        msg = (
+            f"--run expected a plain name such as nightly-7, of letters, digits, dots, dashes, underscores, got {run!r}"
+        )
+        raise UsageError(msg)
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    run = f"{stamp}-{secrets.token_hex(2)}"
-    folder = results / run
-    folder.mkdir()
-    return Journal(folder, run)
+    folder = results / (run or f"{stamp}-{secrets.token_hex(2)}")
+    try:
+        folder.mkdir(exist_ok=bool(run))
+    except FileExistsError as error:
+        msg = f"--run expected a name that is free or a run's, got {run!r}: {error.filename} is a file"
+        raise UsageError(msg) from None
+    return Journal(folder, folder.name, part)
 
 
 def save_trial(results: Path, record: Mapping[str, Any]) -> Path:
     """Keep what the clock's self-test on this machine came to, for the runs that follow; return the file."""
     check_writable(results)
-    write_atomically(results / TRIAL, json.dumps({"schema": SCHEMA, **record}, indent=1).encode())
+    write_atomically(results / TRIAL, json.dumps({"schema": TRIAL_SCHEMA, **record}, indent=1).encode())
     return results / TRIAL
 
 
@@ -221,7 +176,7 @@ def trial(results: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads((results / TRIAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if record.get("schema") == SCHEMA else None
+    return record if record.get("schema") == TRIAL_SCHEMA else None
 
 
 def find(run: str | Path, results: Path) -> Path:
@@ -230,7 +185,7 @@ def find(run: str | Path, results: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    known = sorted(path.parent for path in results.glob(f"*/{HEAD}"))
+    known = sorted((path.parent for path in results.glob(f"*/{HEAD}")), key=lambda folder: (_started(folder), folder))
     if str(run) == "latest" and known:
         return known[-1]
     for folder in (Path(run), results / str(run)):
@@ -240,25 +195,71 @@ def find(run: str | Path, results: Path) -> Path:
     raise UsageError(msg + (", ".join(path.name for path in known[-5:]) or "none"))
 
 
+def _started(folder: Path) -> str:
+    """Return when a run was started, as text that sorts by time; the folder's name tells it of runs without a name."""
+    try:
+        return str(head(folder).get("started", ""))
+    except UsageError:
+        return ""
+
+
+def head(folder: Path) -> dict[str, Any]:
+    """Return what `run.json` holds.
+
+    Raises:
+        UsageError: it is not readable, or of another schema.
+    """
+    msg = f"expected a run's folder with a readable {HEAD}, got {str(folder)!r}"
+    try:
+        info = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{msg}: {error}") from None  # noqa: EM102 - the sentence above, with its cause
+    if not isinstance(info, dict) or not isinstance(info.get("plan", {}), dict):
+        raise UsageError(msg)
+    if info.get("schema") not in READABLE:
+        told = f"this version reads {' and '.join(map(str, READABLE))}: use the version that wrote it"
+        msg = f"run {folder.name} has schema {info.get('schema')}, {told}"
+        raise UsageError(msg)
+    return info
+
+
 def read(folder: Path) -> Run:
     """Return everything that a run's folder holds; damaged lines are noted, never fatal.
 
     Raises:
         UsageError: no readable `run.json`, or one of another schema.
     """
-    try:
-        info = json.loads((folder / HEAD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"expected a run's folder with a readable {HEAD}, got {str(folder)!r}: {error}"
-        raise UsageError(msg) from None
-    if info.get("schema") != SCHEMA:
-        schema = info.get("schema")
-        msg = f"run {folder.name} has schema {schema}, this version reads {SCHEMA}: use the version that wrote it"
-        raise UsageError(msg)
-    lines, damage = _lines(folder / JOURNAL)
-    cells = _frame((_cell_row(line) for line in lines if line["kind"] == "cell"), list(CELL_COLUMNS))
-    verdicts = _frame((_verdict_row(line) for line in lines if line["kind"] == "verdict"), list(VERDICT_COLUMNS))
-    return Run(folder, str(info.get("run", folder.name)), info, _in_plan_order(cells, info), verdicts, tuple(damage))
+    info = head(folder)
+    run = str(info.get("run", folder.name))
+    records, damage = _records(folder, JOURNAL, run)
+    sittings = _sittings(records)
+    seeds = {sitting["sitting"]: sitting["seed"] for sitting in sittings}
+    cells, odd = _rows((record for record in records if record["kind"] == "cell"), _cell_row, CELL)
+    found, odder = _rows(
+        (record for record in records if record["kind"] == "verdict"), lambda one: _verdict_row(one, seeds), CELL[:2]
+    )
+    tables = (_frame(cells, list(CELL_COLUMNS)), _frame(found, list(VERDICT_COLUMNS)))
+    cells_table, verdicts = (_in_plan_order(table, info) for table in tables)
+    notes = (*damage, *odd, *odder, *_strangers(records, info))
+    return Run(folder, run, info | _summary(sittings), cells_table, verdicts, notes)
+
+
+def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
+    """Return how each finished cell of a run ended, by implementation, problem key and phase.
+
+    One whose verdict was lost is not finished, unless it ended without being asked: as does all of an implementation
+    that could not be described, however that ended.
+    """
+    described = {entry.get("name"): entry.get("status") for entry in run.info.get("implementations", [])}
+    unasked = {name for name, status in described.items() if status != Status.PASSED}
+    judged = set(run.verdicts[[*CELL[:2]]].itertuples(index=False, name=None))
+    rows = run.cells[[*CELL, "status"]].itertuples(index=False, name=None)
+    return {
+        (name, key, Phase(phase)): Status(status)
+        for name, key, phase, status in rows
+        if phase in set(Phase) and status in set(Status)
+        if status in UNASKED or name in unasked or (name, key) in judged
+    }
 
 
 def load(run: str | Path) -> pd.DataFrame:
@@ -275,25 +276,82 @@ def load(run: str | Path) -> pd.DataFrame:
 
 def samples(folder: Path) -> list[dict[str, Any]]:
     """Return the raw times of a run: implementation, problem, phase, and for each worker its bursts of rounds."""
-    return _lines(folder / SAMPLES)[0]
+    records, _ = _records(folder, SAMPLES, str(head(folder).get("run", folder.name)))
+    return _rows(records, dict, CELL)[0]
 
 
-def _lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the good records, and notes about the damaged ones; a torn last line is dropped without a word."""
-    if not path.exists():
-        return [], []
-    raw = path.read_bytes().split(b"\n")
-    good, damage = [], []
-    for number, line in enumerate(raw[:-1], start=1):
-        try:
-            good.append(unsealed(line))
-        except (ValueError, RecursionError) as error:
-            damage.append(f"{path.name} line {number} is damaged and was left out: {error}")
+def _records(folder: Path, name: str, run: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the good records of all parts of a run, and notes about damaged lines."""
+    good: list[dict[str, Any]] = []
+    damage = []
+    for path in parts(folder, name):
+        for number, record in lines(path, run):
+            if isinstance(record, dict) and isinstance(record.get("kind"), str):
+                good.append({**record, "part": path.stem.partition("-")[2]})
+            else:
+                reason = record if isinstance(record, str) else "it says not what it is"
+                damage.append(f"{path.name} line {number} is damaged and was left out: {reason}")
     return good, damage
 
 
+def _rows(
+    records: Iterable[dict[str, Any]], row: Callable[[dict[str, Any]], dict[str, Any]], keys: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row for each key, made from its latest record, and notes about records that make no row."""
+    latest: dict[tuple[str, ...], dict[str, Any]] = {}
+    odd = []
+    for record in records:
+        try:
+            latest[tuple(str(record[key]) for key in keys)] = row(record)
+        except (KeyError, TypeError, ValueError) as error:
+            told = f"{type(error).__name__}: {error}"
+            odd.append(f"a line of kind {record['kind']} is not understood and was left out: {told}")
+    return list(latest.values()), odd
+
+
+def _sittings(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each sitting told at its start and at its end, in the order of their starts."""
+    told: dict[str, dict[str, Any]] = {}
+    for record in records:
+        sitting = told.setdefault(
+            str(record.get("sitting", "")),
+            {"part": record["part"], "started": "", "ended": None, "seed": None, "wall_s": None, "machine": {}},
+        )
+        if record["kind"] in ("sitting", "ended"):
+            sitting |= {name: record[name] for name in sitting if name in record}
+    named = [{"sitting": name, **fields} for name, fields in told.items() if name]
+    return sorted(named, key=lambda one: (str(one["started"]), one["part"]))
+
+
+def _strangers(records: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> list[str]:
+    """Return notes about sittings of another plan or in another environment: shards that never met on one disk."""
+    notes = []
+    for record in records:
+        settings = record.get("environment")
+        if record["kind"] != "sitting" or not isinstance(settings, dict):
+            continue
+        unlike = environment.differences(info.get("environment", {}), settings, tuple(settings))
+        told = [f"{name} (was {one}, is {other})" for name, (one, other) in unlike.items()]
+        told += ["the plan or an implementation's source"] if record.get("digest") != info.get("digest") else []
+        if told:
+            where = f"shard {record['part']}" if record["part"] else "a sitting"
+            notes.append(f"{where} is of another run than run.json tells, it differs in {', '.join(told)}")
+    return list(dict.fromkeys(notes))
+
+
+def _summary(sittings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the sittings tell of the run as a whole."""
+    if not sittings:
+        return {}
+    walls = [one["wall_s"] for one in sittings if isinstance(one["wall_s"], (int, float))]
+    seeds = {one["seed"] if isinstance(one["seed"], int) else None for one in sittings}
+    machines = [one["machine"] for one in sittings if isinstance(one["machine"], dict)]
+    told: dict[str, Any] = {"sittings": sittings, "machine": {k: v for seen in machines for k, v in seen.items()}}
+    return told | {"wall_s": sum(walls) if walls else None, "seed": seeds.pop() if len(seeds) == 1 else None}
+
+
 def _problem_fields(key: str) -> dict[str, Any]:
-    problem = Problem.parse(key)
+    problem = Problem.parse(str(key))
     names = ("label", "size_label", "batch_size", "num_classes", "elements", "dtype", "device", "logits", "reduction")
     return {name: getattr(problem, name) for name in names}
 
@@ -302,21 +360,25 @@ def _cell_row(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**_problem_fields(line["problem"]), **line, "labels": ",".join(line.get("labels") or [])}
 
 
-def _verdict_row(line: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict_row(line: Mapping[str, Any], seeds: Mapping[str, int | None]) -> dict[str, Any]:
     joined = {name: ",".join(line.get(name) or []) for name in ("deviations", "labels")}
-    return {**_problem_fields(line["problem"]), **line, **joined}
+    seed = seeds.get(line.get("sitting", ""))
+    # Schema 1 kept the seed in the line, where whoever was judged could read it while the run went on.
+    again = {} if seed is None else {"reproduce": f"{line['reproduce']} --seed {seed}"}
+    return {**_problem_fields(line["problem"]), **line, **joined, **again}
 
 
 def _frame(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows)).reindex(columns=columns)
 
 
-def _in_plan_order(cells: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:
+def _in_plan_order(rows: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:
     """Sort rows as they were planned: they were run in random order."""
     plan = info.get("plan", {})
     ranks = {
         column: {value: rank for rank, value in enumerate(plan.get(key, []))}
         for column, key in (("problem", "problems"), ("implementation", "implementations"), ("phase", "phases"))
+        if column in rows
     }
-    keys = pd.DataFrame({column: cells[column].map(rank) for column, rank in ranks.items()})
-    return cells.loc[keys.sort_values(list(ranks), kind="stable").index].reset_index(drop=True)
+    keys = pd.DataFrame({column: rows[column].map(rank) for column, rank in ranks.items()})
+    return rows.loc[keys.sort_values(list(ranks), kind="stable").index].reset_index(drop=True)

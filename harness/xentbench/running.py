@@ -9,36 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, revisions, sweep, twins
-from xentbench.spec import CROSS_ENTROPY, Status, UsageError
-from xentbench.worker.clock import Clock
+from xentbench.spec import Status, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xentbench.compare import Difference
+    from xentbench.ordering import Order
     from xentbench.planning import Plan
-    from xentbench.results import Journal, Run
+    from xentbench.results import Run
     from xentbench.spec import Source
     from xentbench.sweep import Watch
     from xentbench.twins import Trial
 
 
-def bench(plan: Plan, journal: Journal, watch: Watch, *, preset_name: str, grids: Sequence[str]) -> Run:
-    """Run the sweep, write its report, and return the run as it was read back from the disk."""
-    started, start_s = dt.datetime.now(dt.UTC), time.monotonic()
-    info = head(plan, journal, preset_name, grids) | {"started": started.isoformat(timespec="seconds")}
-    info["clock_trial"] = comparable_trial(results.trial(journal.folder.parent), info["environment"])
-    journal.head(info)
-    going = sweep.Sweep(plan, journal, watch)
+def bench(order: Order, watch: Watch) -> Run:
+    """Run what is missing of the order, and return the run as it was read back from the disk: all of its shards.
+
+    The report is written once all cells are there.
+    """
+    journal, start_s = order.journal, time.monotonic()
+    journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
+    going, ended = sweep.Sweep(order.plan, journal, watch, finished=order.finished), "stopped"
     try:
         going.run()
+        ended = "finished"
     finally:
         # The seed was secret while anything could be asked; it is written when nothing can any more, Ctrl-C included.
         machine = {device: seen.record() for device, seen in going.survey.machines.items()}
-        journal.head(info | {"seed": plan.seed, "wall_s": time.monotonic() - start_s, "machine": machine})
+        told = {"ended": ended, "seed": order.plan.seed, "wall_s": time.monotonic() - start_s, "machine": machine}
+        journal.ended(told)
+        if not journal.part:  # shards never write what is not theirs alone
+            journal.head(results.read(journal.folder).info)
     run = results.read(journal.folder)
-    report.write(run, journal.folder)
+    if is_complete(run, order.whole):
+        report.write(run, journal.folder)
     return run
+
+
+def is_complete(run: Run, plan: Plan) -> bool:
+    """Whether every cell of the plan is there."""
+    return len(results.finished(run)) >= plan.cells
 
 
 def clock_trial(seed: int, folder: Path, watch: Watch, *, quick: bool = False) -> list[Trial]:
@@ -57,49 +68,6 @@ def clock_trial(seed: int, folder: Path, watch: Watch, *, quick: bool = False) -
     }
     results.save_trial(folder, record)
     return tried
-
-
-def comparable_trial(trial: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the self-test where it was made under the run's conditions: else it is no evidence for this run."""
-    if trial is None or environment.differences(trial.get("environment", {}), settings):
-        return None
-    return {name: trial[name] for name in ("started", "seed", "trials")}
-
-
-def head(plan: Plan, journal: Journal, preset_name: str, grids: Sequence[str]) -> dict[str, Any]:
-    """Return what `run.json` says of the plan and of its conditions."""
-    devices = sorted({problem.device for problem in plan.problems})
-    settings = environment.describe(plan.conditions, ",".join(devices))
-    settings["pool_bytes"] = plan.pool_bytes
-    settings["clock_overhead_ns"] = Clock.system().overhead_ns
-    entries = [
-        {
-            "name": entry.name,
-            "origin": entry.origin,
-            "status": entry.status,
-            "reason": entry.reason,
-            "summary": entry.summary,
-            "reference": entry.reference,
-        }
-        for entry in plan.implementations
-    ]
-    return {
-        "run": journal.run,
-        "contract": CROSS_ENTROPY.name,
-        "preset": preset_name,
-        "budget_s": plan.preset.budget_s,
-        "workers": plan.preset.workers,
-        "baseline": CROSS_ENTROPY.baseline,
-        "grids": list(grids),
-        "warnings": list(plan.warnings),
-        "environment": settings,
-        "implementations": entries,
-        "plan": {
-            "problems": [problem.key for problem in plan.problems],
-            "implementations": [entry.name for entry in plan.implementations],
-            "phases": list(plan.phases),
-        },
-    }
 
 
 def record(run: Run) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xentbench.checking import Checked
     from xentbench.compare import Difference
     from xentbench.judging import Judged
+    from xentbench.ordering import Order
     from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.selftest import Scored
@@ -137,8 +138,16 @@ def plan(made: Plan) -> None:
         errors().print(f"[yellow]note[/yellow] {printable(text)}", soft_wrap=True)
 
 
-def bench(run: Run, folder: Path | None = None) -> None:
-    """Print the table of a run and where its report is."""
+def order(placed: Order) -> None:
+    """Print what one process is to do of a run, and what was done before."""
+    plan(placed.plan)
+    if placed.finished:
+        told = f"{len(placed.finished)} of {placed.whole.cells} cells are finished, {placed.missing} are missing here"
+        errors().print(f"goes on with run {printable(placed.journal.run)}: {told}", soft_wrap=True)
+
+
+def bench(run: Run, folder: Path | None = None, *, complete: bool = True) -> None:
+    """Print the table of a run and where its report is, or how to make one where cells are missing."""
     from xentbench import report  # noqa: PLC0415 - matplotlib: only where there is a run to show
 
     out = _out()
@@ -146,8 +155,15 @@ def bench(run: Run, folder: Path | None = None) -> None:
         out.print(table)
     for note in (*report.notes(run), *run.damage):
         out.print(printable(note), style="yellow", soft_wrap=True)
+    sittings = run.info.get("sittings") or []
     if (seed := run.info.get("seed")) is not None:
         out.print(f"seed {printable(str(seed))} replays this run: its numbers and its order", style="dim")
+    elif len(sittings) > 1:
+        out.print(f"made in {len(sittings)} sittings, each with a seed of its own: run.json holds them", style="dim")
+    if not complete:
+        told = f"xentbench report {run.path} shows all of them, once the other shards have ended"
+        out.print(f"{len(run.cells)} cells are there so far: {printable(told)}", soft_wrap=True)
+        return
     out.print(f"report: {printable(str((folder or run.path) / 'report.html'))}", soft_wrap=True)
 
 

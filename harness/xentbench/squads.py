@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from xentbench import timing
+from xentbench.challenge import Challenge
+from xentbench.inputs import timed_seed
 from xentbench.lanes import Lane
+from xentbench.measured import beside_others
+from xentbench.spec import Problem
+from xentbench.witness import Witness
 from xentbench.workers import WorkerError, stoppable
 
 if TYPE_CHECKING:
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from xentbench.crews import Crew
-    from xentbench.inputs import Recorded
+    from xentbench.inputs import Inputs, Recorded
     from xentbench.measured import Measured, Regime
     from xentbench.spec import Phase
     from xentbench.timing import Budget
@@ -53,6 +58,7 @@ class Squad:
 
     def __init__(self, crews: Mapping[str, Sequence[Crew]]) -> None:
         self._own, *self._beside = (list(several) for several in crews.values())
+        self._challenge: Challenge | None = None
 
     @property
     def _all(self) -> list[Crew]:
@@ -75,6 +81,7 @@ class Squad:
     ) -> dict[str, WorkerError]:
         """Set a problem up in every worker of the named implementations; return who failed, and how."""
         crews = [crew for crew in self._all if crew.entry.name in names]
+        self._challenge = Challenge(Problem.parse(key), timed_seed(seed), recorded)
         for crew in crews:
             crew.start()
         with stoppable(PARALLEL) as pool:
@@ -91,14 +98,33 @@ class Squad:
         regime: Regime,
     ) -> dict[str, Timed]:
         """Time one phase of the named implementations in each regime of the allocator; arguments as `timing.duel`."""
-        lanes = _lanes(self._own, names)
-        measured = timing.duel(lanes, phase, budget, order, now_s, regime)
+        lanes = self._lanes(self._own, names, phase, regime)
+        measured = beside_others(timing.duel(lanes, phase, budget, order, now_s, regime))
         cold: dict[str, Measured] = {}
         for crews in self._beside:
             faulting = dataclasses.replace(regime, kept_heap=False)
-            cold = timing.duel(_lanes(crews, names), phase, budget, order, now_s, faulting)
+            cold_lanes = self._lanes(crews, names, phase, faulting)
+            cold = beside_others(timing.duel(cold_lanes, phase, budget, order, now_s, faulting))
         mine = {name: tuple(lane for lane in lanes if lane.name == name) for name in measured}
         return {name: Timed(measured[name], mine[name], cold.get(name)) for name in measured}
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What is timed, once a problem was set up."""
+        return self._challenge.given if self._challenge else None
+
+    def _lanes(self, crews: Sequence[Crew], names: Collection[str], phase: Phase, regime: Regime) -> list[Lane]:
+        named = [crew for crew in crews if crew.entry.name in names]
+        return [
+            Lane(crew.entry.name, worker, self._witness(crew, phase, regime))
+            for crew in named
+            for worker in crew.workers
+        ]
+
+    def _witness(self, crew: Crew, phase: Phase, regime: Regime) -> Witness | None:
+        if self._challenge is None:
+            return None
+        return Witness(self._challenge, phase, regime.pool_bytes, may_overflow=bool(crew.entry.deviations))
 
     def free(self) -> None:
         """Let every worker drop the problem's tensors."""
@@ -113,7 +139,3 @@ class Squad:
     ) -> None:
         for crew in self._all:
             crew.__exit__(kind, error, trace)
-
-
-def _lanes(crews: Sequence[Crew], names: Collection[str]) -> list[Lane]:
-    return [Lane(crew.entry.name, worker) for crew in crews if crew.entry.name in names for worker in crew.workers]

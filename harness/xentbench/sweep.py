@@ -1,26 +1,33 @@
 """Plan -> run -> journal: judge every cell, then time those that are right, problem by problem.
 
-Cells are written as they end; a run that is stopped keeps every finished one.
+Cells are written as they end; a run that is stopped keeps every finished one. A group, all cells of one problem and
+phase, is timed together: one with a cell missing is timed again as a whole, whatever ended in anything else than a time
+excepted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xentbench import environment, limits, machine
+from xentbench import devices, environment, machine
 from xentbench.crews import Crew, Examinee, Purse
-from xentbench.examining import Examined, reproduce
+from xentbench.devices import StoppedError
+from xentbench.due import Due, cell_fields, declared, is_slow_at_first, split, verdict_fields
+from xentbench.examining import Examined
+from xentbench.files import folder_name
 from xentbench.limits import Survey
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
-from xentbench.spec import Comparison, Description, Phase, Problem, Status
+from xentbench.spec import Description, Phase, Problem, Status, Verdict
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
 from xentbench.workers import WARM_HEAP, build_caches, stoppable
@@ -28,10 +35,11 @@ from xentbench.workers import WARM_HEAP, build_caches, stoppable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from xentbench.measured import Measured
+    from xentbench.journal import Journal
     from xentbench.planning import Plan
-    from xentbench.results import Journal
     from xentbench.squads import Timed
+
+    Right = Mapping[str, Sequence[Description]]
 
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
@@ -66,6 +74,7 @@ class Sweep:
         now_s: the parent's clock.
         survey: what the bounds beside every time rest on.
         examined: what the judge found, by implementation and problem key.
+        finished: how cells ended in earlier sittings of this run.
     """
 
     plan: Plan
@@ -74,6 +83,13 @@ class Sweep:
     now_s: Callable[[], float] = time.monotonic
     survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
+    finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
+    _due: Due = field(init=False)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._due = Due(self.plan, self.finished)
 
     def run(self) -> None:
         """Write the cells that nobody is asked, judge the others, time those that are right."""
@@ -81,7 +97,7 @@ class Sweep:
         for problem in self.plan.problems:
             for entry in self.plan.implementations:
                 if why := self.plan.why_not(entry, problem):
-                    self._write_all(entry, problem, *why)
+                    self._write_all(entry, problem, *why, phases=self._due.missing(entry, problem))
         with tempfile.TemporaryDirectory(prefix="xentbench-build-") as builds:
             self._judge(Path(builds), deadline_s)
             self._time(Path(builds), deadline_s)
@@ -89,7 +105,7 @@ class Sweep:
     def _judge(self, builds: Path, deadline_s: float) -> None:
         """Have every askable pair answered, judged and weighed, problem by problem: one truth is held at a time."""
         questions = Questions(self.plan.seed, self.plan.recorded)
-        steps = sum(len(self.plan.askable(problem)) for problem in self.plan.asked)
+        steps = sum(len(self._due.entries(problem)) for problem in self.plan.asked)
         self.watch.stage("judging", steps)
         started_s = self.now_s()
         with stoppable(PARALLEL) as pool, contextlib.ExitStack() as stack:
@@ -97,45 +113,95 @@ class Sweep:
                 entry.name: stack.enter_context(self._examinee(entry, builds)) for entry in self.plan.implementations
             }
             for problem in self.plan.asked:
-                entries = self.plan.askable(problem)
-                if self._is_late(deadline_s, entries, problem):
+                entries = self._due.entries(problem)
+                if not entries or self._is_late(deadline_s, entries, problem):
                     continue
                 question = questions(problem)
                 self.survey.count(problem, question.inputs)
                 jobs = [
-                    pool.submit(examinees[e.name].examine, question, self.plan.phases, measure_memory=True)
+                    pool.submit(examinees[e.name].examine, question, self._due.groups(problem), measure_memory=True)
                     for e in entries
                 ]
-                for entry, job in zip(entries, jobs, strict=True):
-                    self._judged(entry, problem, job.result())
+                seen = [self._seen(entry, problem, job.result()) for entry, job in zip(entries, jobs, strict=True)]
+                # Written when all have answered: a failure's message tells the right answer.
+                for entry, examined in zip(entries, seen, strict=True):
+                    self._judged(entry, problem, examined)
                 questions.forget(problem)
                 rate_s = (self.now_s() - started_s) / max(1, len(self.examined))
                 left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
+        for examinee in examinees.values():
+            if examinee.forged:
+                self._distrust(examinee.entry, Status.FORGED, examinee.forged)
+
+    def _distrust(self, entry: Description, status: Status, reason: str) -> None:
+        """End the cells of one that forged a record or changed what it must leave alone: nothing of it is believed."""
+        for problem in self.plan.asked:
+            seen = self.examined.get((entry.name, problem.key))
+            if seen and seen.verdict.status is Status.PASSED:
+                self.examined[entry.name, problem.key] = Examined(Verdict(status, reason=reason))
+                self._write_all(entry, problem, status, reason, phases=self.plan.phases)
+
+    def _seen(self, entry: Description, problem: Problem, examined: Examined) -> Examined:
+        self.examined[entry.name, problem.key] = examined
+        self.watch.step(f"{entry.name} at {problem.label}: {examined.verdict.status}")
+        return examined
 
     def _judged(self, entry: Description, problem: Problem, examined: Examined) -> None:
         verdict = examined.verdict
-        self.examined[entry.name, problem.key] = examined
-        self.journal.verdict(verdict_fields(entry, problem, examined, self.plan.seed))
-        self.watch.step(f"{entry.name} at {problem.label}: {verdict.status}")
-        if verdict.status is not Status.PASSED:
-            self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined))
+        self.journal.verdict(verdict_fields(entry, problem, examined))
+        if verdict.status is not Status.PASSED:  # in any sitting: no time of it stands then
+            self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
 
     def _time(self, builds: Path, deadline_s: float) -> None:
-        """Time the right ones: problems in random order, in subgroups that the memory allows."""
-        order = random.Random(self.plan.seed)  # noqa: S311 - replayable by the run's seed
+        """Time the right ones: those of the processor first, then those of all other devices side by side."""
         right = {problem.key: self._right(problem) for problem in self.plan.asked}
         todo = [problem for problem in self.plan.asked if right[problem.key]]
-        cells = sum(len(right[problem.key]) for problem in todo) * len(self.plan.phases)
-        self.watch.stage("timing", cells)
-        subgroups = self._subgroups(right)
-        total = sum(weight(problem) * len(right[problem.key]) for problem in todo) * self._duels
-        purse = Purse(deadline_s, total * len(self.plan.phases), len(todo) * len(subgroups))
+        self.watch.stage(
+            "timing", sum(len(self._due.phases(e, problem)) for problem in todo for e in right[problem.key])
+        )
+        others = devices.apart(todo)
+        host = others.pop("cpu", [])
+        total, rest = self._weight(host, right), max((self._weight(each, right) for each in others.values()), default=0)
+        if host:
+            spent_s = (deadline_s - self.now_s()) * rest / (total + rest)
+            self._time_device(host, right, builds, deadline_s - spent_s, 0, 1)
+        tasks = [
+            functools.partial(self._time_device, each, right, builds, deadline_s, rank, len(others))
+            for rank, each in enumerate(others.values())
+        ]
+        devices.side_by_side(tasks, environment.usable_cores(), self._stopped.set)
+
+    def _weight(self, problems: Iterable[Problem], right: Right) -> int:
+        """Return the weight of all worker-cells of these problems."""
+        cells = (
+            weight(problem) * len(self._due.phases(e, problem)) for problem in problems for e in right[problem.key]
+        )
+        return sum(cells) * self._duels
+
+    def _time_device(
+        self, todo: Sequence[Problem], right: Right, builds: Path, deadline_s: float, rank: int, beside: int
+    ) -> None:
+        """Time the problems of one device in random order, in subgroups that the memory allows.
+
+        Args:
+            todo: its problems.
+            right: problem key -> who answered it right.
+            builds: folder of the build caches.
+            deadline_s: when measuring has to end.
+            rank: of the device among those that are timed side by side.
+            beside: how many these are.
+        """
+        order = random.Random(self.plan.seed + rank)  # noqa: S311 - replayable by the run's seed
+        subgroups = self._subgroups({problem.key: right[problem.key] for problem in todo}, beside)
+        purse = Purse(deadline_s, self._weight(todo, right), len(todo) * len(subgroups))
         for subgroup in subgroups:
-            with self._squad(subgroup, builds) as squad:
+            with self._squad(subgroup, builds, rank) as squad:
                 squad.start()
                 for problem in order.sample(todo, len(todo)):
-                    ready = [entry for entry in subgroup if entry in right[problem.key]]
+                    ready = [
+                        entry for entry in subgroup if entry in right[problem.key] and entry in self._right(problem)
+                    ]
                     if ready and not self._is_late(deadline_s, ready, problem):
                         self._time_problem(squad, ready, problem, order, purse)
 
@@ -152,16 +218,21 @@ class Sweep:
         self.survey.look(problem)
         ready = self._set_up(squad, entries, problem)
         purse.paid_overhead(self.now_s() - start)
-        purse.spare(weight(problem) * (len(entries) - len(ready)) * self._duels * len(self.plan.phases))
+        lost = sum(len(self._due.phases(entry, problem)) for entry in entries if entry not in ready)
+        purse.spare(weight(problem) * lost * self._duels)
         one_thread = self.plan.conditions.threads == 1 and problem.device == "cpu"
         regime = Regime(self.plan.pool_bytes, one_thread, self.plan.conditions.allocator == "warm")
-        for phase in self.plan.phases:
-            lanes = len(ready) * self._duels
+        for phase in self._due.groups(problem):
+            ready = [entry for entry in ready if entry in self._right(problem)]
+            due = [entry for entry in ready if phase in self._due.phases(entry, problem)]
+            if not due:
+                continue
+            lanes = len(due) * self._duels
             start = self.now_s()
             share_s = purse.share_s(start, weight(problem), lanes, cell_limit_s(problem))
             budget = Budget(share_s, self.plan.preset.half_width)
-            timed = squad.duel({entry.name for entry in ready}, phase, budget, order, self.now_s, regime)
-            for entry in ready:
+            timed = squad.duel({entry.name for entry in due}, phase, budget, order, self.now_s, regime)
+            for entry in due:
                 self._timed(entry, problem, phase, timed[entry.name])
             purse.paid(weight(problem) * lanes, self.now_s() - start)
             self.watch.left(purse.left_s(self.now_s()) + REPORT_S)
@@ -170,12 +241,15 @@ class Sweep:
     def _set_up(self, squad: Squad, entries: Sequence[Description], problem: Problem) -> list[Description]:
         """Return who is ready; the cells of the others end here."""
         names, recorded = {entry.name for entry in entries}, self.plan.recorded.get(problem.key)
-        errors = squad.set_up(names, problem.key, self.plan.seed, self.plan.phases, recorded)
+        errors = squad.set_up(names, problem.key, self.plan.seed, self._due.groups(problem), recorded)
+        if squad.inputs is not None:
+            self.survey.count(problem, squad.inputs)
         for entry in entries:
             if error := errors.get(entry.name):
-                self._write_all(entry, problem, error.status, f"set up for timing: {error.reason}")
-                for phase in self.plan.phases:
-                    self.watch.step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
+                due, reason = self._due.phases(entry, problem), f"set up for timing: {error.reason}"
+                self._write_all(entry, problem, error.status, reason, phases=due)
+                for phase in due:
+                    self._step(f"{entry.name} at {problem.label}, {phase}: {error.status}")
         return [entry for entry in entries if entry.name not in errors]
 
     def _timed(
@@ -191,7 +265,10 @@ class Sweep:
         weighed = examined.weighed.get(phase)
         labels = [*examined.verdict.labels, *(weighed.labels if weighed else ())]
         labels += ["below-floor"] if seen.latency_s is not None and seen.latency_s < bounds.floor_s else []
+        labels += [label for label in seen.labels if label not in labels]
         labels += ["gradient-in-forward"] if ahead else []
+        labels += ["overwrites-input"] if entry.work.overwrites_input else []
+        labels += ["slow-first-call"] if is_slow_at_first(examined.setup_s, seen.latency_s) else []
         fields = {
             **cell_fields(entry, problem, phase, seen.status, seen.reason, labels),
             **timed.fields(),
@@ -205,9 +282,22 @@ class Sweep:
             f"bursts_{name}": [[getattr(burst, name).tolist() for burst in lane.bursts] for lane in timed.lanes]
             for name in ("wall_ns", "busy_ns")
         }
-        self.journal.cell(fields, raw)
-        self.watch.cell(fields)
-        self.watch.step(f"{entry.name} at {problem.label}, {phase}")
+        self._write(fields, raw)
+        self._step(f"{entry.name} at {problem.label}, {phase}")
+        if seen.status in (Status.FORGED, Status.TAMPERED):
+            self._distrust(entry, seen.status, f"at {problem.label}, {phase}: {seen.reason}")
+
+    def _write(self, fields: Mapping[str, Any], raw: Mapping[str, Any] | None = None) -> None:
+        """Write a finished cell; raises StoppedError where workers are being ended, whose word is no result."""
+        with self._telling:
+            if self._stopped.is_set():
+                raise StoppedError
+            self.journal.cell(fields, raw)
+            self.watch.cell(fields)
+
+    def _step(self, text: str) -> None:
+        with self._telling:
+            self.watch.step(text)
 
     def _is_late(self, deadline_s: float, entries: Sequence[Description], problem: Problem) -> bool:
         """Whether the budget is spent; then these cells end here, with that reason."""
@@ -215,37 +305,42 @@ class Sweep:
             return False
         reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
-            self._write_all(entry, problem, Status.SKIPPED, reason)
+            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
         return True
 
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""
         return [
             entry
-            for entry in self.plan.askable(problem)
+            for entry in self._due.entries(problem)
             if (seen := self.examined.get((entry.name, problem.key))) and seen.verdict.status is Status.PASSED
         ]
 
     def _write_all(
-        self, entry: Description, problem: Problem, status: Status, reason: str, labels: Iterable[str] = ()
+        self,
+        entry: Description,
+        problem: Problem,
+        status: Status,
+        reason: str,
+        labels: Iterable[str] = (),
+        *,
+        phases: Iterable[Phase],
     ) -> None:
-        """Write the same ending for every phase of a pair."""
-        for phase in self.plan.phases:
-            fields = cell_fields(entry, problem, phase, status, reason, labels)
-            self.journal.cell(fields)
-            self.watch.cell(fields)
+        """Write the same ending for phases of a pair."""
+        for phase in phases:
+            self._write(cell_fields(entry, problem, phase, status, reason, labels))
 
     def _examinee(self, entry: Description, builds: Path) -> Examinee:
         return Examinee(entry, self._environment(entry, builds, "cold"), self.plan.conditions.flush_denormal)
 
-    def _squad(self, entries: Sequence[Description], builds: Path) -> Squad:
+    def _squad(self, entries: Sequence[Description], builds: Path, rank: int) -> Squad:
         beside = ["cold"] if self.plan.beside_cold else []
         regimes = [self.plan.conditions.allocator, *beside]
-        return Squad({regime: [self._crew(entry, builds, regime) for entry in entries] for regime in regimes})
+        return Squad({regime: [self._crew(entry, builds, regime, rank) for entry in entries] for regime in regimes})
 
-    def _crew(self, entry: Description, builds: Path, allocator: str) -> Crew:
+    def _crew(self, entry: Description, builds: Path, allocator: str, rank: int) -> Crew:
         conditions = self.plan.conditions
-        core = environment.measuring_core() if conditions.pinned else None
+        core = environment.measuring_core(rank) if conditions.pinned else None
         settings = self._environment(entry, builds, allocator)
         size, flush_denormal = self.plan.preset.workers, conditions.flush_denormal
         return Crew(entry, size, settings, conditions.threads, core, flush_denormal=flush_denormal)
@@ -257,64 +352,17 @@ class Sweep:
 
     def _environment(self, entry: Description, builds: Path, allocator: str) -> dict[str, str]:
         """Return a worker's settings: its heap, and a build cache that no other implementation shares."""
-        cache = builds / entry.name
+        cache = builds / folder_name(entry.name)
         cache.mkdir(exist_ok=True)
         heap = WARM_HEAP if allocator == "warm" else {}
         return {**heap, **build_caches(cache), "OMP_NUM_THREADS": str(self.plan.conditions.threads)}
 
-    def _subgroups(self, right: Mapping[str, Sequence[Description]]) -> list[list[Description]]:
-        """Split the implementations so that all workers of a subgroup fit into half of the available memory."""
+    def _subgroups(self, right: Right, beside: int) -> list[list[Description]]:
+        """Split the implementations so that all workers of a subgroup fit into half of the available memory.
+
+        Each of the devices that are timed side by side has its share of that half.
+        """
         entries = [entry for entry in self.plan.implementations if any(entry in group for group in right.values())]
         one = self._duels * (WORKER_BYTES + self.plan.largest_bytes)
-        size = max(1, int(environment.available_bytes() / 2 // one))
+        size = max(1, int(environment.available_bytes() / 2 / beside // one))
         return [entries[start : start + size] for start in range(0, len(entries), size)]
-
-
-def split(entry: Description, phase: Phase, seen: Measured) -> dict[str, Any]:
-    """Return what replaces the verdict on half of a sum: who makes the gradient in forward is compared by the sum."""
-    if not entry.work.gradient_in_forward or phase not in (Phase.FORWARD, Phase.BACKWARD):
-        return {}
-    if seen.status is not Status.PASSED:
-        return {}
-    reason = f"makes its gradient in forward: compared by {Phase.FORWARD_BACKWARD}"
-    return {"verdict": Comparison.INCONCLUSIVE, "reason": reason}
-
-
-def declared(examined: Examined) -> tuple[str, ...]:
-    """Return the label of a failure that declared deviations explain, or nothing."""
-    return ("declared-deviation",) if examined.verdict.deviations else ()
-
-
-def cell_fields(
-    entry: Description, problem: Problem, phase: Phase, status: Status, reason: str, labels: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Return what every cell's line holds, measured or not."""
-    return {
-        "implementation": entry.name,
-        "problem": problem.key,
-        "phase": phase,
-        "status": status,
-        "reason": reason,
-        "labels": list(labels),
-        "minimum_bytes": limits.minimum_bytes(problem, phase),
-    }
-
-
-def verdict_fields(entry: Description, problem: Problem, examined: Examined, seed: int) -> dict[str, Any]:
-    """Return the journal's line of one verdict."""
-    verdict = examined.verdict
-    return {
-        "implementation": entry.name,
-        "problem": problem.key,
-        "status": verdict.status,
-        "grade": verdict.grade,
-        "reason": verdict.reason,
-        "checks": verdict.checks,
-        "bound_ratio": verdict.bound_ratio,
-        "error_ulp": verdict.error_ulp,
-        "deviations": list(verdict.deviations),
-        "labels": list(verdict.labels),
-        "failures": [{"quantity": failure.quantity, "message": failure.message} for failure in verdict.failures],
-        "setup_s": examined.setup_s,
-        "reproduce": reproduce(entry, problem, seed),
-    }

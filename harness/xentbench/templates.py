@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,14 +18,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from xentbench.worker.template import MESSAGE_BYTES, Start
+from xentbench.worker.keeper import NUMBER_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from xentbench.worker.template import Start
 
 FOLDERS: Final = frozenset({"TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR"})
 """Variables that are read when they are used; all others (allocator, hash seed, paths) may count at exec only."""
@@ -32,6 +36,8 @@ START_S: Final = 120.0
 """Interpreter and `import torch`, on a busy machine."""
 END_S: Final = 10.0
 """For a template to tell how a killed worker ended, or to end itself; it does nothing that takes time."""
+MARK: Final = ("XENTBENCH_RUN", secrets.token_hex(8))
+"""An environment variable of all templates and workers, and of what they start, that tells whose they are."""
 _started: Final[dict[frozenset[tuple[str, str]], Template]] = {}
 _starting: Final = threading.Lock()
 
@@ -66,7 +72,7 @@ class Template:
 
         Args:
             start: environment, folder and core of the worker.
-            descriptors: pipe end that it reads, pipe end that it writes, file that takes what it prints.
+            descriptors: pipe ends that it reads from, writes to and prints to.
         """
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -75,7 +81,7 @@ class Template:
             try:
                 with theirs:
                     socket.send_fds(self._asking, [start.text()], [*descriptors, theirs.fileno()])
-                pid = ours.recv(MESSAGE_BYTES)
+                pid = ours.recv(NUMBER_BYTES)
             except TimeoutError:
                 self.kill()  # nobody else shall wait for it so long
                 return None
@@ -101,41 +107,22 @@ class Template:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-class Execed(subprocess.Popen[bytes]):
-    """The process of a worker with an interpreter of its own."""
+class Kept:
+    """A worker that a keeper ends: as much of `subprocess.Popen` as a worker needs, told over its lifeline.
 
-    def __init__(self, start: Start, descriptors: Sequence[int]) -> None:
-        fd_in, fd_out, output = descriptors
-        super().__init__(
-            [sys.executable, "-m", "xentbench.worker", str(fd_in), str(fd_out), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=start.scratch,
-            env=start.environment,
-            pass_fds=(fd_in, fd_out),
-            start_new_session=True,
-        )
-        if start.core is not None and hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(self.pid, {start.core})
+    Args:
+        pid: its number.
+        lifeline: this end of it.
+        end_keeper: ends a keeper that does not answer.
+    """
 
-    def kill(self) -> None:
-        """End its whole process group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-class Forked:
-    """A worker that a template forked: as much of `subprocess.Popen` as a worker needs, told over its lifeline."""
-
-    def __init__(self, pid: int, lifeline: socket.socket, template: Template) -> None:
+    def __init__(self, pid: int, lifeline: socket.socket, end_keeper: Callable[[], object]) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._lifeline, self._template, self._asking = lifeline, template, threading.Lock()
+        self._lifeline, self._end_keeper, self._asking = lifeline, end_keeper, threading.Lock()
 
     def kill(self) -> None:
-        """Have its whole process group killed; harmless when it has gone already."""
+        """Have it killed, with all that it started; harmless when it has gone already."""
         with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
 
@@ -143,7 +130,7 @@ class Forked:
         """Wait until it has ended and return its exit code (negative: the signal).
 
         Args:
-            timeout: in seconds. None is for one that was killed: a template that does not tell of it is ended too.
+            timeout: in seconds. None is for one that was killed: a keeper that does not tell of it is ended too.
 
         Raises:
             subprocess.TimeoutExpired: it lives on after `timeout` seconds.
@@ -157,15 +144,63 @@ class Forked:
     def _told(self, timeout: float | None) -> int:
         self._lifeline.settimeout(END_S if timeout is None else timeout)
         try:
-            code = self._lifeline.recv(MESSAGE_BYTES)
+            code = self._lifeline.recv(NUMBER_BYTES)
         except TimeoutError:
             if timeout is not None:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout) from None
-            self._template.kill()
+            self._end_keeper()
             self._lifeline.settimeout(None)
-            code = self._lifeline.recv(MESSAGE_BYTES)
-        # A template that died took its workers with it, and told nothing.
+            code = self._lifeline.recv(NUMBER_BYTES)
+        # A keeper that died took its workers with it, and told nothing.
         return int(code) if code else -signal.SIGKILL
+
+
+class Forked(Kept):
+    """A worker that a template forked."""
+
+    def __init__(self, pid: int, lifeline: socket.socket, template: Template) -> None:
+        super().__init__(pid, lifeline, template.kill)
+        self.keeper_pid = template.pid
+
+
+class Execed(Kept):
+    """A worker with an interpreter of its own, and a keeper of its own."""
+
+    def __init__(self, start: Start, descriptors: Sequence[int]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = (theirs.fileno(), *descriptors)
+            core = -1 if start.core is None else start.core
+            self._keeper = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "xentbench.worker.keeper", *map(str, (*fds, core))],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=start.scratch,
+                env=start.environment,
+                pass_fds=fds,
+                start_new_session=True,
+            )
+        self.keeper_pid = self._keeper.pid
+        ours.settimeout(START_S)
+        try:
+            pid = ours.recv(NUMBER_BYTES)
+        except BaseException:  # Ctrl-C is one
+            self._keeper.kill()
+            self._keeper.wait()
+            ours.close()
+            raise
+        super().__init__(int(pid) if pid else self._keeper.pid, ours, self._keeper.kill)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended, and its keeper too; see `Kept.wait`."""
+        code = super().wait(timeout)
+        try:
+            self._keeper.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
+            self._keeper.wait()
+        return code
 
 
 def of(environment: Mapping[str, str]) -> Template | None:
@@ -192,3 +227,21 @@ def _forks_here() -> bool:
 def _end_all() -> None:
     for template in _started.values():
         template.end()
+    end_marked()
+
+
+def end_marked(proc: Path = Path("/proc")) -> None:
+    """Kill what still bears the mark of this run: what a worker's keeper could not end, since the worker ended it."""
+    for pid in marked(proc):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def marked(proc: Path = Path("/proc")) -> list[int]:
+    """Return the pids of processes that were started with the mark of this run; none where the system does not tell."""
+    mark, found = b"=".join(part.encode() for part in MARK), []
+    for environ in proc.glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+    return found

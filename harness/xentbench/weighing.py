@@ -33,6 +33,8 @@ class Weighed:
         peak_bytes: most bytes of torch's allocator at any moment beyond what was held before.
         saved_bytes: what a forward with grad keeps for its backward, less the loss; None without grad.
         is_steady: whether two successive readings agreed.
+        delegates: whether the reference operator ran.
+        kept_bytes: of tensors that the implementation holds between calls.
         peak_resident_bytes: growth of the worker's resident size at its highest in one more call, as the system tells;
             None for small problems, on accelerators, and where the system does not tell.
     """
@@ -40,14 +42,26 @@ class Weighed:
     peak_bytes: int
     saved_bytes: int | None = None
     is_steady: bool = True
+    delegates: bool = False
+    kept_bytes: int = 0
     peak_resident_bytes: int | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """`unsteady-memory`: no two readings agreed. `outside-allocator`: memory that torch's allocator did not see."""
+        """What must be known of it, which is no fault.
+
+        `unsteady-memory`: no two readings agreed. `outside-allocator`: memory that torch's allocator did not see.
+        `delegate`: the reference operator does the work. `workspace`: tensors are kept from call to call.
+        """
         limit_bytes = (1 + OUTSIDE_SHARE) * self.peak_bytes + OUTSIDE_BYTES
         outside = self.peak_resident_bytes is not None and self.peak_resident_bytes > limit_bytes
-        return (*(() if self.is_steady else ("unsteady-memory",)), *(("outside-allocator",) if outside else ()))
+        told = {
+            "unsteady-memory": not self.is_steady,
+            "outside-allocator": outside,
+            "delegate": self.delegates,
+            "workspace": self.kept_bytes > 0,
+        }
+        return tuple(label for label, is_so in told.items() if is_so)
 
     def fields(self) -> dict[str, Any]:
         """Return the columns of `results.CELL_COLUMNS` that it fills."""
@@ -66,6 +80,8 @@ def _weigh(worker: Worker, problem: Problem, phase: Phase) -> Weighed:
         int(reply["peak_bytes"]),
         None if saved is None else int(saved),
         bool(reply["is_steady"]),
+        bool(reply["delegates"]),
+        int(reply["kept_bytes"]),
         peak_resident_bytes(worker, phase) if _is_large(problem) else None,
     )
 

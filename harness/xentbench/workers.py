@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from xentbench import templates
-from xentbench.spec import Description, Problem, Source, Status
+from xentbench import environment, pace, processes, templates
+from xentbench.pace import Deadline
+from xentbench.printed import Printed
+from xentbench.spec import Description, Problem, Source, Status, UsageError, inert
 from xentbench.templates import Execed
 from xentbench.worker import wire
 from xentbench.worker.loading import without_folders
@@ -34,15 +37,20 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "load": 120.0,
     "set-up": 60.0,
     "answer": 60.0,
+    "repeat": 60.0,
     "memory": 60.0,
     "prepare": 60.0,
     "call": 60.0,
     "begin": 60.0,
     "burst": 60.0,
+    "gradient": 60.0,
     "free": 30.0,
     "stop": 5.0,
 }
-"""For each request, in seconds on the parent's clock. Budgets steer how long things take; these only end what hangs."""
+"""For each request, in seconds on the parent's clock, on an idle machine (see `pace`).
+
+Budgets steer how long things take; these only end what hangs.
+"""
 COMPILING_S: Final = 600.0
 """Added to the set-up of an entrant that compiles: a cold compiler on a busy machine."""
 PATIENCE_S: Final = 2e-6
@@ -68,7 +76,20 @@ WARM_HEAP: Final = {
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
-_TAIL_BYTES: Final = 2000
+COPIES: Final = 64
+"""So many times the logits may a worker take while it has a problem: the most honest ones hold some ten copies."""
+LEAST_CAP_BYTES: Final = 4 * 2**30
+"""A worker may take as much in any case: a kept heap alone has 256 MiB to spare, and compilers are not small."""
+LOADING_CAP_BYTES: Final = 16 * 2**30
+"""So much may it take while it loads its implementation."""
+AVAILABLE_SHARE: Final = 0.75
+"""Of the memory that is available, the most that any worker may take."""
+TAIL: Final = 2000
+"""Characters of what it printed that are shown."""
+REFUSALS: Final = ("std::bad_alloc", "can't allocate memory", "Cannot allocate memory")
+"""What is printed by a process that ends itself because memory was refused."""
+LEAVING_S: Final = 1.0
+"""For a worker to be gone after its last record."""
 _ANSWER_BYTES: Final = 64 * 2**20
 _LIVE: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
 _ended: Final = threading.Event()
@@ -101,18 +122,18 @@ class Worker:
         with contextlib.ExitStack() as undo:  # waiting for a template may be interrupted
             self._scratch = tempfile.mkdtemp(prefix="xentbench-worker-")
             undo.callback(shutil.rmtree, self._scratch, ignore_errors=True)
-            self._output = undo.enter_context(tempfile.TemporaryFile())
-            theirs, self._channel = _pipes()
+            theirs, self._channel, self._printed = _pipes()
+            undo.callback(self._printed.close)
             undo.callback(self._channel.close)
             start = Start(_environment(self._scratch, environment or {}), self._scratch, core)
             try:
-                given = (*theirs, self._output.fileno())
-                self._process = (template.fork(start, given) if template else None) or Execed(start, given)
+                self._process = (template.fork(start, theirs) if template else None) or Execed(start, theirs)
             finally:
                 for fd in theirs:
                     os.close(fd)
             undo.pop_all()
         self._patience_s = self.compiling_s = 0.0
+        self._cap_bytes = 0
         self.ending: tuple[Status, str] | None = None
         self.alive = True
         _LIVE.add(self)
@@ -133,38 +154,81 @@ class Worker:
             raise WorkerError(*self.ending, lost=True)
         if record and "problem" in record:
             self._expect(Problem.parse(record["problem"]))
-        deadline_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb == "set-up" else 0.0)
+        self.check_silence(verb)
+        token = secrets.token_hex(8)
+        deadline = self._deadline(verb)
         try:
-            self._channel.send({"ask": verb, **(record or {})}, tensors, deadline_s)
-            reply, answers = self._channel.receive(deadline_s)
+            self._channel.send({"ask": verb, "token": token, **(record or {})}, tensors, deadline.left_s)
+            reply, answers = self._channel.receive(deadline.left_s)
         except wire.DeadlineError:
-            raise self._lose(Status.TIMED_OUT, f"{verb} did not end within {deadline_s:.0f} s") from None
+            raise self._lose(Status.TIMED_OUT, self._overdue(verb, deadline)) from None
         except wire.ChannelClosedError:
             raise self._lose(*self._ending(verb)) from None
         except wire.MalformedError as error:
-            raise self._lose(Status.FORGED, f"{verb}: {error}") from None
+            raise self._lose(Status.FORGED, f"{verb}: {inert(str(error))}") from None
+        if reply.pop("token", None) != token:
+            raise self._lose(Status.FORGED, f"{verb}: a record came that answers no request")
         if reply.get("ok") is not True:
-            if reply.get("status") not in set(Status):
+            if str(reply.get("status")) not in set(Status) - {Status.PASSED}:
                 raise self._lose(Status.FORGED, f"{verb}: its reply is not of this protocol")
-            raise WorkerError(Status(reply["status"]), str(reply.get("reason", "no reason given"))[:2000])
+            raise self._failure(Status(reply["status"]), inert(str(reply.get("reason", "no reason given"))))
         return reply, answers
+
+    def check_silence(self, verb: str) -> None:
+        """Lose the worker where there is something to read that nobody has asked for; raises WorkerError then."""
+        if self.alive and not self._channel.is_silent():
+            raise self._lose(Status.FORGED, f"{verb}: bytes came that answer no request")
+
+    def _deadline(self, verb: str) -> Deadline:
+        limit_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb == "set-up" else 0.0)
+        return Deadline(limit_s, lambda: pace.waited_s(self.pid), lambda: pace.slowness() * pace.crowding())
+
+    def _overdue(self, verb: str, deadline: Deadline) -> str:
+        longer = f" (made {deadline.factor:.1f} times as long: the machine is busy)" if deadline.factor > 1 else ""
+        return f"{verb} did not end within {deadline.limit_s:.0f} s{longer}{self._tail()}"
+
+    def _failure(self, status: Status, reason: str) -> WorkerError:
+        capped = status is Status.OUT_OF_MEMORY and self._cap_bytes
+        told = f"; it may take {self._cap_bytes / 2**30:.1f} GiB for this request" if capped else ""
+        return WorkerError(status, f"{reason}{told}{self._tail() if status is Status.RAISED else ''}")
 
     @property
     def pid(self) -> int:
         """Number of its process, as its starter knows it."""
         return self._process.pid
 
+    def cpu_s(self) -> float:
+        """Return the CPU time of its main thread by the system's count, in seconds; 0 where there is none (Linux)."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[0]) * 1e-9
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
     def _expect(self, problem: Problem) -> None:
-        """Fit patience, and how many bytes an answer may have, to a problem."""
+        """Fit patience, memory, and how many bytes an answer may have, to a problem."""
         longest = max(problem.rows, problem.num_classes)
         self._patience_s = PATIENCE_S * problem.elements + LOOPING_S * longest
         self._channel.tensors_limit_bytes = _ANSWER_BYTES + 16 * 8 * problem.elements
+        # A driver reserves whatever it likes: on a device there is no cap.
+        self.cap(LEAST_CAP_BYTES + COPIES * problem.logits_bytes if problem.device == "cpu" else None)
+
+    def cap(self, budget_bytes: int | None) -> None:
+        """Let it take so much memory beyond what it holds now, never more than most of what is available; None: all."""
+        if budget_bytes is not None:
+            budget_bytes = min(budget_bytes, int(AVAILABLE_SHARE * environment.available_bytes()))
+        self._cap_bytes = processes.limit_memory(self.pid, budget_bytes)
 
     def close(self) -> None:
-        """Ask it to stop, then end its process group; harmless when it has gone already."""
+        """Ask it to stop, then end whatever is left of it; harmless when it has gone already.
+
+        What came after its final record is a forgery, which `ending` then tells.
+        """
         if self.alive:
             with contextlib.suppress(WorkerError):
                 self.ask("stop")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(LEAVING_S)
+                self.check_silence("stop")
         self._end()
 
     def kill(self) -> None:
@@ -193,11 +257,13 @@ class Worker:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return Status.EXITED, f"{verb}: closed its pipe and lived on"
-        if code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            return Status.CRASHED, f"{verb}: {name}{self._tail()}"
-        return Status.EXITED, f"{verb}: left with code {code} and no answer{self._tail()}"
+            return Status.EXITED, f"{verb}: closed its pipe and lived on{self._tail()}"
+        printed = self._tail()
+        if code >= 0:
+            return Status.EXITED, f"{verb}: left with code {code} and no answer{printed}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        refused = -code == signal.SIGABRT and any(text in printed for text in REFUSALS)
+        return (Status.OUT_OF_MEMORY if refused else Status.CRASHED), f"{verb}: {name}{printed}"
 
     def _lose(self, status: Status, reason: str) -> WorkerError:
         self.ending = (status, reason)
@@ -211,23 +277,21 @@ class Worker:
         self.kill()
         self._process.wait()
         self._channel.close()
-        self._output.close()
+        self._printed.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _tail(self) -> str:
         """Return the last of what it printed, for the reason of a failure."""
-        size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, size - _TAIL_BYTES))
-        text = " ".join(self._output.read().decode(errors="replace").split())
+        text = self._printed.tail()[-TAIL:]
         return f"; it printed: {without_folders(text)}" if text else ""
 
 
-def template(environment: Mapping[str, str], *, compiles: bool = False) -> Template | None:
-    """Return the template that workers of this (added) environment fork from, or None where they are exec'd.
+def template(added: Mapping[str, str], *, compiles: bool = False) -> Template | None:
+    """Return the template that workers of this added environment fork from, or None where they are exec'd.
 
     It is started now where there is none, and not waited for. An entrant that compiles has an interpreter of its own.
     """
-    return None if compiles else templates.of(_environment("", environment))
+    return None if compiles else templates.of(_environment("", added))
 
 
 def _refuse_when_ended() -> None:
@@ -235,11 +299,13 @@ def _refuse_when_ended() -> None:
         raise WorkerError(Status.SKIPPED, "the run was stopped")
 
 
-def _pipes() -> tuple[tuple[int, int], wire.Channel]:
-    """Return a worker's ends of a pair of pipes, to read from and to write to, and the channel at the other ends."""
+def _pipes() -> tuple[tuple[int, int, int], wire.Channel, Printed]:
+    """Return a worker's ends of three pipes, to read from, write to and print to, and what is at the other ends."""
     down_read, down_write = os.pipe()
     up_read, up_write = os.pipe()
-    return (down_read, up_write), wire.Channel(up_read, down_write, _ANSWER_BYTES)
+    out_read, out_write = os.pipe()
+    printed = Printed(out_read)
+    return (down_read, up_write, out_write), wire.Channel(up_read, down_write, _ANSWER_BYTES, printed), printed
 
 
 def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
@@ -251,6 +317,7 @@ def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         **build_caches(Path(scratch)),
+        **dict([templates.MARK]),
         **added,
     }
 
@@ -284,20 +351,31 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
     try:
         with Worker(template=template({})) as worker:
             worker.ask("hello")
+            worker.cap(LOADING_CAP_BYTES)
             reply, _ = worker.ask("describe", record)
         found = [Description.read(source, entry) for entry in reply["implementations"]]
         broken = [
-            Description(str(part["name"]), source, str(part["origin"]), Status.IMPORT_FAILED, str(part["message"]))
+            _stand_in(source, Status.IMPORT_FAILED, str(part["message"]), str(part["name"]), str(part["origin"]))
             for part in reply["broken"]
         ]
     except WorkerError as error:
-        name = Path(source.where).stem
-        return [Description(name, source, Path(source.where).name, error.status, error.reason)]
-    except (KeyError, TypeError, ValueError) as error:  # the reply of a process that ran a stranger's module
-        name = Path(source.where).stem
-        reason = f"its description is not understood: {error}"
-        return [Description(name, source, Path(source.where).name, Status.IMPORT_FAILED, reason)]
+        return [_stand_in(source, error.status, error.reason)]
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        UsageError,
+    ) as error:  # of a process that ran a stranger's module
+        reason = f"its description is not understood: {inert(str(error))}"
+        return [_stand_in(source, Status.FORGED, reason)]
     return found + broken
+
+
+def _stand_in(source: Source, status: Status, reason: str, name: str = "", origin: str = "") -> Description:
+    """Return the entry of what cannot be asked; its name may be a file's, and so anything."""
+    place = Path(source.where)
+    return Description(inert(name or place.stem, 100), source, inert(origin or place.name), status, inert(reason))
 
 
 def load(
@@ -321,6 +399,7 @@ def load(
         reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
         raise WorkerError(Status.FORGED, reason)
     worker.compiling_s = COMPILING_S if entry.compiles else 0.0
+    worker.cap(LOADING_CAP_BYTES)
     record: dict[str, Any] = {
         **_address(entry),
         "threads": threads,

@@ -135,6 +135,7 @@ def _conditions(view: View) -> list[tuple[str, str]]:
         *(("grids", ", ".join(view.lines("grids"))), ("seed", plain(info.get("seed")))),
         *(("started", plain(info.get("started"))), ("baseline", plain(info.get("baseline")))),
         ("duration", f"{wall:.0f} s" if isinstance(wall, (int, float)) else ""),
+        ("sittings", _sittings(view)),
     ]
     facts = {**view.facts(), **view.machine()}.items()
     sized = [
@@ -142,6 +143,14 @@ def _conditions(view: View) -> list[tuple[str, str]]:
         for key, value in facts
     ]
     return [(key.replace("_", " ").removesuffix(" bytes"), value) for key, value in [*rows, *sized] if value]
+
+
+def _sittings(view: View) -> str:
+    """Return how often the run was gone on with, or shared, and the seeds; nothing where it was made at one go."""
+    listed = view.info.get("sittings")
+    told = [one for one in listed if isinstance(one, dict)] if isinstance(listed, (list, tuple)) else []
+    seeds = [plain(one.get("seed")) or "untold (killed)" for one in told]
+    return f"{len(told)}; seeds {', '.join(seeds)}" if len(told) > 1 else ""
 
 
 def _inlined(view: View, vectors: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:

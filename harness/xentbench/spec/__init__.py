@@ -15,6 +15,7 @@ from xentbench.spec.implementation import (
     first_line,
     implementation,
 )
+from xentbench.spec.inert import inert
 from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Status, Verdict
 from xentbench.spec.problem import (
     DEFAULT_IGNORE_INDEX,
@@ -53,6 +54,7 @@ __all__ = [
     "WorkContract",
     "first_line",
     "implementation",
+    "inert",
     "nearest",
     "problem_axes",
     "read_axis",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench.spec.errors import UsageError
+from xentbench.spec.inert import inert
 from xentbench.spec.outcome import Grade, Status
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from xentbench.spec.problem import Problem
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+LONGEST_NAME: Final = 100
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,7 @@ class Implementation:
     packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
-            msg = f"implementation name must match {NAME_PATTERN.pattern}, got {self.name!r}"
-            raise UsageError(msg)
+        checked_name(self.name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the loss's own signature
         """Call the function (of a factory, what it builds), so that a decorated loss stays usable in its module."""
@@ -105,7 +106,7 @@ def implementation(
     Args: see the attributes of `Implementation`; `summary` defaults to the first line of the docstring.
 
     Raises:
-        UsageError: the name has other characters than `[A-Za-z0-9][A-Za-z0-9._+-]*`.
+        UsageError: the name has other characters than `[A-Za-z0-9][A-Za-z0-9._+-]*`, or more than a hundred.
 
     Example:
         >>> @implementation("half-right", source="https://example.org")
@@ -131,6 +132,21 @@ def implementation(
         )
 
     return wrap
+
+
+def checked_name(name: object) -> str:
+    """Return a name that is fit for files, tables and command lines.
+
+    Raises:
+        UsageError: it has other characters, or too many.
+    """
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        msg = f"implementation name must match {NAME_PATTERN.pattern}, got {str(name)[:LONGEST_NAME]!r}"
+        raise UsageError(msg)
+    if len(name) > LONGEST_NAME:
+        msg = f"implementation name must have at most {LONGEST_NAME} characters, got {len(name)}: {name[:20]!r}…"
+        raise UsageError(msg)
+    return name
 
 
 def first_line(documented: object) -> str:
@@ -203,20 +219,24 @@ class Description:
 
     @classmethod
     def read(cls, source: Source, told: Mapping[str, Any]) -> Description:
-        """Return the description that a worker or a cache told as JSON; raises KeyError, TypeError or ValueError."""
+        """Return the description that a worker or a cache told as JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError, UsageError: it is not understood.
+        """
         return cls(
-            name=str(told["name"]),
+            name=checked_name(told["name"]),
             source=source,
-            origin=str(told["origin"]),
+            origin=inert(str(told["origin"])),
             status=Status(told["status"]),
-            reason=str(told["reason"]),
-            summary=str(told["summary"]),
-            reference=str(told["reference"]),
+            reason=inert(str(told["reason"])),
+            summary=inert(str(told["summary"])),
+            reference=inert(str(told["reference"])),
             compiles=bool(told["compiles"]),
             speaks=bool(told["speaks"]),
             deviations=tuple(Deviation(**deviation) for deviation in told["deviations"]),
             min_grade=Grade(told["min_grade"]) if told["min_grade"] else None,
             work=WorkContract(**told["work"]),
-            refusals={str(key): str(reason) for key, reason in told["refusals"].items()},
+            refusals={str(key): inert(str(reason)) for key, reason in told["refusals"].items()},
             offered=tuple(map(str, told["offered"])),
         )

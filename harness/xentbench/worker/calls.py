@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
+INPUTS: Final = ("logits", "target", "weight")
 REFUSALS: Final = (RuntimeError, NotImplementedError)
 """What autograd, and a careful backward, raise where a graph cannot be gone through again or has no derivative."""
 
 
 class WrongTypeError(Exception):
     """The answer is of a kind that cannot be judged at all: no tensor, a dtype of no loss, another device."""
+
+
+class DeferredError(Exception):
+    """The answer is a tensor that may be worked out later: of a class of its own, or with attributes of its own."""
 
 
 class UnsupportedError(Exception):
@@ -115,6 +120,9 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
     before = _snapshot(logits, target, inputs.weight)
     changed: list[str] = []
     result = _checked(loss(logits, target), logits)
+    was = _snapshot(result)
+    given = zip(INPUTS, (logits, target, inputs.weight), strict=True)
+    shared = [f"the {name}" for name, tensor in given if _is_shared(result, tensor)]
     changed += _changes(before, logits, target, inputs.weight, moment="forward")
     # The second call comes between the first one's forward and backward: state kept outside the graph is overwritten.
     second = _second(loss, problem, inputs) if asks_more(problem) else {}
@@ -127,6 +135,7 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
     if problem.mode == "all":
         with torch.no_grad():
             no_grad = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), logits)
+    shared += ["the loss of a later call"] if _is_shared(result, again) or _changes(was, result, moment="") else []
     more = _more(loss, problem, inputs) if asks_more(problem) and problem.mode == "all" else {}
     return Answers(
         loss=result.detach(),
@@ -135,9 +144,21 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
         gradient=gradient,
         target_gradient=target_gradient,
         changed=tuple(changed),
+        shared=tuple(shared),
         **second,
         **more,
     )
+
+
+def once(loss: Loss, problem: Problem, inputs: Inputs) -> None:
+    """Call forward and backward, and let go of everything."""
+    _backward(_checked(loss(*fresh(problem, inputs, Phase.FORWARD_BACKWARD)), inputs.logits), inputs)
+
+
+def _is_shared(result: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Whether two tensors lie in the same storage."""
+    held = [tensor for tensor in (result, other) if tensor is not None and tensor.numel()]
+    return len({tensor.untyped_storage().data_ptr() for tensor in held}) < len(held)
 
 
 def _second(loss: Loss, problem: Problem, inputs: Inputs) -> dict[str, Any]:
@@ -203,10 +224,21 @@ def second_derivatives(loss: Loss, problem: Problem, inputs: Inputs) -> tuple[to
     return found[0], found[1]
 
 
+def checked(loss: Loss) -> Loss:
+    """Return the loss, each answer of which is looked at for its kind: so whoever calls it first says what is wrong."""
+    return lambda logits, target: _checked(loss(logits, target), logits)
+
+
 def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
-    """Return the result where it can be judged; raises WrongTypeError, which says what was expected and what came."""
+    """Return the result where it can be judged; raises WrongTypeError or DeferredError, which say what was expected."""
     if not isinstance(result, torch.Tensor):
         msg = f"the loss must be a torch.Tensor, got {type(result).__name__}"
+    elif type(result) is not torch.Tensor or vars(result):
+        # What is computed when it is looked at, or shown as another value, is not an answer yet.
+        msg = f"the loss must be a plain torch.Tensor without attributes of its own, got {type(result).__name__}"
+        raise DeferredError(msg)
+    elif result.layout is not torch.strided:
+        msg = f"the loss must be a dense tensor, got {result.layout}"
     elif str(result.dtype).removeprefix("torch.") not in DTYPE_BYTES:
         msg = f"the loss must have a floating dtype of {', '.join(DTYPE_BYTES)}, got {result.dtype}"
     elif result.device != logits.device:
@@ -245,6 +277,6 @@ def _changes(before: list[torch.Tensor | None], *tensors: torch.Tensor | None, m
     """Name the inputs (logits, target, weight) whose bytes differ from the snapshot's."""
     return [
         f"{name} after {moment}"
-        for name, was, now in zip(("logits", "target", "weight"), before, _snapshot(*tensors), strict=True)
+        for name, was, now in zip(INPUTS, before, _snapshot(*tensors), strict=False)
         if was is not None and now is not None and not torch.equal(was, now)
     ]

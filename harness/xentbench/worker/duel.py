@@ -5,6 +5,9 @@ arm on storage A, then one timed call on B. A *round* visits every arm once in a
 rounds. Fixed orders bias the ratio, unprimed calls let the neighbour arm decide the number, and blocks of calls swallow
 whole preemptions; unchanged inputs could be answered from a memo.
 
+What a timed call answered is copied by the first statement after the clock has stopped, the gradient of a few secret
+calls when the visit is over: the parent knows what is right for each (see `challenge`).
+
 Caches are *hot* where every timed call finds the same B, refreshed a moment ago. In the *pool* regime B is the next of
 many storages, together larger than the last-level cache, and it was refreshed after its last call: the primed arm finds
 its code in the caches, and not its input.
@@ -25,7 +28,9 @@ import torch
 
 from xentbench.drawing import Stream
 from xentbench.spec import Phase, Problem
-from xentbench.worker.storage import Numbers, Storage
+from xentbench.worker.calls import DeferredError
+from xentbench.worker.storage import Cells, Numbers, Storage
+from xentbench.worker.visits import CANDIDATE, SLOTS, Keeper, orders, remembered_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,14 +42,21 @@ if TYPE_CHECKING:
     from xentbench.worker.clock import Clock
 
     Ints = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
     Meter = Callable[[], tuple[int, int]]
 
 METERED_NS: Final = 100_000
 """Calls from here on have their CPU time and page faults read one by one: the readings cost two microseconds."""
 GAP_BYTES: Final = 2**20
 """Largest gap between inputs: smaller ones leave workers as unlike as they were."""
+LAID_OUT_BYTES: Final = 16 * 2**20
+"""Largest input that is placed anew: between larger ones the heap would grow by holes that nothing fits."""
 MOST_STORAGES: Final = 4096
 """Of a pool: as many small inputs are no longer in the first- and second-level caches, and take a second to make."""
+SEARCHED: Final = 6
+"""Levels of a graph that are searched for the reference operator."""
+# Bound before any implementation is loaded.
+_TENSOR, _item, _clone = torch.Tensor, torch.Tensor.item, torch.Tensor.clone
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,8 @@ class Burst:
         faults: int64 `(rounds, arms)`, page faults without disk access during the calls; shaped as `busy_ns`.
         elapsed_ns: wall time of the whole burst.
         cpu_ns: CPU time of the thread over the whole burst.
+        losses: float64 `(rounds, numel)`, what the candidate's timed calls answered.
+        prime_ns: int64 `(rounds, arms)`, wall time of the untimed call before each: work done there is not saved.
     """
 
     wall_ns: Ints
@@ -65,6 +79,13 @@ class Burst:
     faults: Ints
     elapsed_ns: int
     cpu_ns: int
+    losses: Floats
+    prime_ns: Ints
+
+
+def pool_size(pool_bytes: int, input_bytes: int) -> int:
+    """Return how many inputs of so many bytes go round."""
+    return min(MOST_STORAGES, max(1, -(-pool_bytes // max(1, input_bytes))))
 
 
 class Duel:
@@ -95,7 +116,7 @@ class Duel:
         self._storage = functools.partial(Storage, problem, inputs, phase, restore=restore)
         self._gaps: list[torch.Tensor] = []
         self.prime = self._storage()
-        count = 1 if clock.flush else min(MOST_STORAGES, max(1, -(-pool_bytes // max(1, self.prime.nbytes))))
+        count = 1 if clock.flush else pool_size(pool_bytes, self.prime.nbytes)
         self.pool = [self._storage() for _ in range(count)]
         if count > 1:  # no two of them alike, so that not even the first turn can be answered from a memo
             numbers = Numbers(problem, Stream(problem.key, phase, "pool"))
@@ -104,8 +125,12 @@ class Duel:
         self.metered = False
         # A device's cache is too large for a pool: it is overwritten instead.
         self._flush = clock.flush if pool_bytes else None
-        self._turn = 0
+        self._turn = self._primed_ns = 0
         self._upstream = inputs.upstream
+        self._copied = self._number if inputs.upstream.numel() == 1 else self._numbers
+        self._told: Any = None
+        self._gradient: torch.Tensor | None = None
+        self.remembered: list[Floats | None] = [None] * SLOTS
         self._visit: Callable[[Loss, Storage, Meter], tuple[int, int, int]] = {
             Phase.FORWARD_NO_GRAD: self._forward,
             Phase.FORWARD: self._forward,
@@ -130,7 +155,12 @@ class Duel:
 
     def empty_call_ns(self, calls: int = 101) -> float:
         """Return the median time of a call that does nothing, taken as every other call's is: what each carries."""
-        return statistics.median(self._forward(_empty, self.prime, _nothing)[0] for _ in range(calls))
+        answer = torch.zeros_like(self._upstream)
+
+        def empty(_logits: torch.Tensor, _target: torch.Tensor) -> torch.Tensor:
+            return answer
+
+        return statistics.median(self._forward(empty, self.prime, _nothing)[0] for _ in range(calls))
 
     def faults_a_call(self, calls: int = 20) -> list[float]:
         """Return every arm's page faults in a typical call: short calls are not metered while they are timed."""
@@ -140,25 +170,85 @@ class Duel:
 
     def burst(self, seed: int, budget_s: float, least_rounds: int, most_rounds: int) -> Burst:
         """Run rounds until the budget is spent, at least `least_rounds` and at most `most_rounds` of them."""
-        order = random.Random(seed)  # noqa: S311 - no secret
+        places = random.Random(seed)  # noqa: S311 - no secret
         numbers = Numbers(self.problem, Stream(self.problem.key, self.phase, seed, "refresh"))
         meter = self._meter if self.metered else _nothing
-        if len(self.pool) == 1:  # a pool lies in as many places already
-            self._lay_out(order)
+        # A pool lies in as many places already, and a large input streams through the caches wherever it lies.
+        if len(self.pool) == 1 and self.prime.nbytes <= LAID_OUT_BYTES:
+            self._lay_out(places)
+        keeper, told, primed = Keeper(seed), list[Any](), list[list[int]]()
+        self.remembered = [None] * SLOTS
         read: list[list[tuple[int, int, int]]] = []
         cpu, start = self.clock.cpu_ns(), self.clock.now_ns()
         with self._context():
-            while len(read) < most_rounds and (
-                len(read) < least_rounds or self.clock.now_ns() - start < budget_s * 1e9
-            ):
-                one = [(0, 0, 0)] * len(self.arms)
-                for arm in order.sample(range(len(self.arms)), len(self.arms)):
+            for order in orders(seed, len(self.arms)):
+                one, before = [(0, 0, 0)] * len(self.arms), [0] * len(self.arms)
+                for arm in order:
                     one[arm] = self._one(self.arms[arm], numbers, meter)
+                    before[arm] = self._primed_ns
+                    if arm == CANDIDATE:
+                        told.append(self._told)
+                        self._remember(keeper.next(), seed, len(read))
                 read.append(one)
+                primed.append(before)
+                is_over = self.clock.now_ns() - start >= budget_s * 1e9
+                if len(read) >= most_rounds or (is_over and len(read) >= least_rounds):
+                    break
         elapsed, cpu = self.clock.now_ns() - start, self.clock.cpu_ns() - cpu
         times = np.array(read, dtype=np.int64)
         kept = len(read) if self.metered else 0
-        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu)
+        primes = np.array(primed, dtype=np.int64)
+        return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _table(told), primes)
+
+    def repeat(self) -> tuple[str, bool]:
+        """Call the candidate twice, and keep both results.
+
+        Returns:
+            which results lie in the same memory, or nothing; and whether the reference operator is in their graph.
+        """
+        if len(self.arms) <= CANDIDATE:
+            return "", False
+        loss, (one, other) = self.arms[CANDIDATE], (self._storage(), self._storage())
+        with self._context():
+            results = [loss(at.logits, at.target) for at in (one, other)]
+            delegates = _delegates(results[-1])
+            if _share(*results):
+                return "the losses of two calls lie in the same memory", delegates
+            if self.phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
+                try:
+                    for result in results:
+                        result.backward(self._upstream)  # type: ignore[no-untyped-call]
+                except RuntimeError as error:
+                    return f"a second call spoils the first one's backward: {error}", delegates
+        shared = _share(one.logits.grad, other.logits.grad)
+        return "the gradients of two calls lie in the same memory" if shared else "", delegates
+
+    def _remember(self, slots: list[int], seed: int, call: int) -> None:
+        """Copy some rows of the gradient of this call, where its turn has come."""
+        if slots and self._gradient is not None:
+            kept = self._rows_of(self._gradient, remembered_rows(self.problem, self.phase, seed, call))
+            for slot in slots:
+                self.remembered[slot] = kept
+        self._gradient = None
+
+    def _rows_of(self, gradient: torch.Tensor, rows: Ints) -> Floats:
+        problem, cells, classes = self.problem, Cells(gradient.detach()), np.arange(self.problem.num_classes)
+        if problem.batch_size is None:
+            return cells.decoded(cells.read((classes,)))[None, :]
+        first, *rest = (place[:, None] for place in np.unravel_index(rows, problem.row_shape))
+        return cells.decoded(cells.read((first, classes[None, :], *rest)))
+
+    def _number(self, result: torch.Tensor) -> float:
+        """Return what a call answered, in this process's memory; it must be a plain tensor that has its values."""
+        if type(result) is not _TENSOR or result.__dict__:
+            raise DeferredError(_kind(result))
+        return _item(result)
+
+    def _numbers(self, result: torch.Tensor) -> torch.Tensor:
+        """Copy what a call answered, as `_number` does."""
+        if type(result) is not _TENSOR or result.__dict__:
+            raise DeferredError(_kind(result))
+        return _clone(result)
 
     def _lay_out(self, order: random.Random) -> None:
         """Let the inputs lie elsewhere, behind gaps of random size: where they lie moves a ratio by 1 to 2 %."""
@@ -175,7 +265,7 @@ class Duel:
         self._turn = (self._turn + 1) % len(self.pool)
         self.pool[self._turn - 1].refresh(numbers)
         self.prime.restore()
-        self._visit(arm, self.prime, _nothing)
+        self._primed_ns = self._visit(arm, self.prime, _nothing)[0]
         if self._flush is not None:
             self._flush()
         return self._visit(arm, self.pool[self._turn], meter)
@@ -193,18 +283,20 @@ class Duel:
         start = now_ns()
         result = loss(logits, target)
         stop = now_ns()
+        self._told = self._copied(result)
         after = meter()
-        del result
         return stop - start, after[0] - busy, after[1] - faults
 
     def _backward(self, loss: Loss, at: Storage, meter: Meter) -> tuple[int, int, int]:
         upstream, now_ns = self._upstream, self.clock.now_ns
         result = loss(at.logits, at.target)
+        self._told = self._copied(result)
         busy, faults = meter()
         start = now_ns()
         result.backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
         after = meter()
+        self._gradient = at.logits.grad
         at.logits.grad = at.target.grad = None
         return stop - start, after[0] - busy, after[1] - faults
 
@@ -212,16 +304,49 @@ class Duel:
         logits, target, upstream, now_ns = at.logits, at.target, self._upstream, self.clock.now_ns
         busy, faults = meter()
         start = now_ns()
-        loss(logits, target).backward(upstream)  # type: ignore[no-untyped-call]
+        result = loss(logits, target)
+        result.backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
+        self._told = self._copied(result)
         after = meter()
+        self._gradient = logits.grad
         logits.grad = target.grad = None
         return stop - start, after[0] - busy, after[1] - faults
 
 
-def _empty(logits: torch.Tensor, _target: torch.Tensor) -> torch.Tensor:
-    """Do nothing."""
-    return logits
+def _share(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether two tensors lie in one storage."""
+    if one is None or other is None or not one.numel():
+        return False
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _delegates(result: torch.Tensor) -> bool:
+    """Whether the backward of the reference operator is in a result's graph, near its end."""
+    found, near = set(), [result.grad_fn] if result.grad_fn is not None else []
+    for _ in range(SEARCHED):
+        found |= {node.name() for node in near}
+        following = [each for node in near for each, _ in node.next_functions]
+        near = [node for node in following if node is not None]
+    return any(name.startswith("NllLoss") for name in found)
+
+
+def _table(told: list[Any]) -> Floats:
+    """Return the copied answers as `(calls, numel)`; they may be of several sizes where they are wrong."""
+    flat = [one.detach().double().cpu().reshape(-1).numpy() if isinstance(one, _TENSOR) else (one,) for one in told]
+    if not flat:
+        return np.zeros((0, 1))
+    try:
+        return np.array(flat, dtype=np.float64).reshape(len(told), -1)
+    except ValueError:
+        return np.full((len(told), 1), np.nan)
+
+
+def _kind(result: object) -> str:
+    """Say what came in the place of a plain tensor."""
+    name = type(result).__name__
+    what = f"attributes of its own ({', '.join(sorted(vars(result)))[:100]})" if type(result) is _TENSOR else ""
+    return f"the loss of a timed call must be a plain torch.Tensor that has its values, got {what or name}"
 
 
 def _nothing() -> tuple[int, int]:

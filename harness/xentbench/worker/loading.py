@@ -73,7 +73,7 @@ def one_line(error: BaseException) -> str:
     """Return type and message of an error as one bounded line (its text may be megabytes, or unprintable)."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - __str__ belongs to the plugin
+    except BaseException:  # noqa: BLE001 - __str__ belongs to the plugin
         text = "(its message cannot be printed)"
     return without_folders(f"{type(error).__name__}: {text}"[:4000])[:2000]
 

@@ -1,9 +1,10 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `memory`, `prepare`, `call`, `begin`, `burst`,
-`free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads the resident size. A
-reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`. The worker holds no oracle and no
-answers.
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `prepare`, `call`, `begin`,
+`burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads
+the resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
+`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The worker holds
+no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import dataclasses
+import errno
 import gc
 import os
 import platform
-import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch.nn import functional
 
 from xentbench import inputs as tensors
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
-from xentbench.worker import calls, compiled, loading, memory, versions, wire
+from xentbench.worker import calls, compiled, loading, memory, versions, watch, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
@@ -36,14 +37,17 @@ if TYPE_CHECKING:
 
 # Bound before any implementation is loaded, so that a patched torch changes neither side of the duel by itself.
 BASELINE = Implementation(CROSS_ENTROPY.baseline, functional.cross_entropy)
-_CAUGHT = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Session:
     """What one worker holds: an implementation, a problem with its tensors, a duel."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipes: tuple[int, ...] = ()) -> None:
+        self.pipes = watch.identities(*pipes)
+        self.before: watch.Names | None = None
+        self.had: dict[str, Any] = {}
         self.clock = Clock.system()
+        self.clock_was = watch.fields(self.clock)
         self.loss: Implementation | None = None
         self.wraps = False
         self.baseline = BASELINE
@@ -52,6 +56,7 @@ class Session:
         self.bound: calls.Loss | None = None
         self.beside: tuple[calls.Loss, calls.Loss] | None = None
         self.duel: Duel | None = None
+        self.watch: watch.Watch | None = None
         self.prepared: Callable[[], object] | None = None
 
     def hello(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
@@ -74,6 +79,7 @@ class Session:
         torch.set_num_threads(record["threads"])
         torch.set_flush_denormal(record["flush_denormal"])
         pay_for_imports()
+        self.before, self.had = watch.names(), watch.settings()
         self.wraps = record["compile"]
         if "baseline" in record:
             self._load_both(record)
@@ -115,7 +121,7 @@ class Session:
         if self.wraps:
             self.bound = compiled.wrap(self.bound)
         for phase in map(Phase, record["phases"]):
-            self._duel(phase, [self.bound]).warm_up(calls=1, budget_s=0.0)
+            self._duel(phase, [calls.checked(self.bound)]).warm_up(calls=1, budget_s=0.0)
         setup_s = time.perf_counter() - start
         self.beside = self._baselines(record["phases"])
         compiled.check_set_up(must_compile=loss.compiles or self.wraps)
@@ -126,15 +132,30 @@ class Session:
         bound, problem, inputs = self._ready()
         answers = calls.answer(bound, problem, inputs)
         named = {field.name: getattr(answers, field.name) for field in dataclasses.fields(answers)}
-        told = {name: list(named.pop(name)) for name in ("changed", "notes")}
+        told = {name: list(named.pop(name)) for name in ("changed", "notes", "shared")}
         return told, {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def repeat(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Call forward and backward so many times, or until the time is up, while the parent looks for what grows."""
+        bound, problem, inputs = self._ready()
+        end_s, made = time.perf_counter() + record["budget_s"], 0
+        while made < record["calls"] and time.perf_counter() < end_s:
+            calls.once(bound, problem, inputs)
+            made += 1
+        gc.collect()
+        return {"calls": made}, {}
 
     def memory(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Measure what a phase takes of torch's allocator, until two successive readings agree."""
         bound, problem, inputs = self._ready()
         phase = Phase(record["phase"])
         seen, is_steady = memory.settled(lambda: memory.reading(bound, problem, inputs, phase))
-        return {**dataclasses.asdict(seen), "is_steady": is_steady}, {}
+        known = [
+            tensor
+            for tensor in (getattr(inputs, field.name) for field in dataclasses.fields(inputs))
+            if tensor is not None
+        ]
+        return {**dataclasses.asdict(seen), "is_steady": is_steady, "kept_bytes": memory.kept_bytes(known)}, {}
 
     def prepare(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Make one call of a phase ready, and give back what the heap keeps: whatever the call touches is new."""
@@ -162,14 +183,19 @@ class Session:
         self.duel = self._duel(Phase(record["phase"]), [baseline, bound, twin], record.get("pool_bytes", 0))
         self.duel.warm_up(calls=record["warm_calls"], budget_s=record["warm_s"])
         faults = [] if self.duel.metered else self.duel.faults_a_call()
+        compiles = self.wraps or self._loaded().compiles or self.baseline.compiles
+        had = watch.settings() if compiles else self.had
+        assert self.before is not None
+        self.watch = watch.Watch(self.before, had, self.pipes, {"the worker's clock": (self.clock, self.clock_was)})
         return {"empty_call_ns": self.duel.empty_call_ns(), "faults": faults}, {}
 
     def burst(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
-        """Run one burst of rounds and return its raw times."""
-        if self.duel is None:
+        """Run one burst of rounds; return its raw times, what the candidate answered, and what else has changed."""
+        if self.duel is None or self.watch is None:
             msg = "burst asked for before begin"
             raise RuntimeError(msg)
-        graphs = compiled.counters()
+        self.watch.planted = str(record.get("planted", ""))
+        graphs, began_ns = compiled.counters(), self.clock.now_ns()
         gc.disable()
         try:
             ran = self.duel.burst(record["seed"], record["budget_s"], record["least_rounds"], record["most_rounds"])
@@ -178,12 +204,23 @@ class Session:
         if compiled.counters() != graphs:
             msg = "compiled again while it was timed"
             raise compiled.CompilationError(msg)
-        times = {name: torch.from_numpy(getattr(ran, name)) for name in ("wall_ns", "busy_ns", "faults")}
-        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")}, times
+        tables = {
+            name: torch.from_numpy(getattr(ran, name))
+            for name in ("wall_ns", "busy_ns", "faults", "losses", "prime_ns")
+        }
+        watched: Record = {"changed": self.watch.changes(), "leaks": self.watch.leaks()}
+        watched["shared"], watched["delegates"] = self.duel.repeat() if record.get("repeat") else ("", False)
+        watched["began_ns"], watched["whole_ns"] = began_ns, self.clock.now_ns() - began_ns
+        return {name: getattr(ran, name) for name in ("elapsed_ns", "cpu_ns")} | watched, tables
+
+    def gradient(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
+        """Return the rows that one slot remembers of a gradient of the last burst; nothing where there was none."""
+        kept = self.duel.remembered[record["slot"]] if self.duel is not None else None
+        return {}, {} if kept is None else {"gradient": torch.from_numpy(np.ascontiguousarray(kept))}
 
     def free(self, _record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Let go of the problem's tensors and give the pages back, so that idle workers cost nothing."""
-        self.duel = self.prepared = self.bound = self.beside = self.inputs = self.problem = None
+        self.duel = self.watch = self.prepared = self.bound = self.beside = self.inputs = self.problem = None
         _trim()
         return {}, {}
 
@@ -225,18 +262,20 @@ class Session:
 
 def serve(fd_in: int, fd_out: int) -> None:
     """Answer requests until `stop` or the end of the pipe; an error is a reply, never the end of the loop."""
-    channel, session = wire.Channel(fd_in, fd_out), Session()
+    channel, session = wire.Channel(fd_in, fd_out), Session((fd_in, fd_out))
     verbs: dict[str, Callable[[Record, Tensors], tuple[Record, Tensors]]] = {
         "hello": session.hello,
         "describe": session.describe,
         "load": session.load,
         "set-up": session.set_up,
         "answer": session.answer,
+        "repeat": session.repeat,
         "memory": session.memory,
         "prepare": session.prepare,
         "call": session.call,
         "begin": session.begin,
         "burst": session.burst,
+        "gradient": session.gradient,
         "free": session.free,
     }
     while True:
@@ -244,16 +283,17 @@ def serve(fd_in: int, fd_out: int) -> None:
             record, given = channel.receive()
         except wire.ChannelClosedError:
             return
+        token = record.pop("token", "")
         if record["ask"] == "stop":
-            channel.send({"ok": True, "last": True})
+            channel.send({"ok": True, "last": True, "token": token})
             return
         try:
             reply, answers = verbs[record["ask"]](record, given)
-        except _CAUGHT as error:
+        except BaseException as error:  # noqa: BLE001 - an implementation may raise anything
             reply, answers = {"ok": False, **failure(error, record["ask"])}, {}
         else:
             reply = {"ok": True, **reply}
-        channel.send(reply, answers)
+        channel.send({**reply, "token": token}, answers)
 
 
 def _trim() -> None:
@@ -273,16 +313,26 @@ def failure(error: BaseException, ask: str) -> Record:
     """Return status and reason of an exception that an implementation raised while it served a request."""
     message = loading.one_line(error)
     if isinstance(error, NotImplementedError | calls.UnsupportedError):
-        return {"status": Status.UNSUPPORTED, "reason": str(error)[:2000] or "NotImplementedError without a message"}
-    if isinstance(error, calls.WrongTypeError):
-        return {"status": Status.WRONG_TYPE, "reason": str(error)}
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in message:
+        said = message.partition(": ")[2]
+        return {"status": Status.UNSUPPORTED, "reason": said or "NotImplementedError without a message"}
+    if isinstance(error, calls.WrongTypeError | calls.DeferredError):
+        kind = Status.DEFERRED if isinstance(error, calls.DeferredError) else Status.WRONG_TYPE
+        return {"status": kind, "reason": message.partition(": ")[2]}
+    if _is_out_of_memory(error, message):
         return {"status": Status.OUT_OF_MEMORY, "reason": message}
-    if isinstance(error, compiled.CompilationError) or (ask == "set-up" and "torch._dynamo" in type(error).__module__):
+    compiling = ask == "set-up" and "torch._dynamo" in str(type(error).__module__)
+    if compiling or isinstance(error, compiled.CompilationError):
         return {"status": Status.SET_UP_FAILED, "reason": message}
     if ask == "load":
         return {"status": Status.IMPORT_FAILED, "reason": message}
     return {"status": Status.RAISED, "reason": message}
+
+
+def _is_out_of_memory(error: BaseException, message: str) -> bool:
+    """Whether memory was refused, by Python, torch, the C++ library or the system."""
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    told = any(text in message for text in ("can't allocate memory", "std::bad_alloc"))
+    return refused or told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Record:
@@ -325,12 +375,3 @@ def _inputs(problem: Problem, record: Record, given: Tensors) -> tensors.Inputs:
         return tensors.place(problem, whole)
     recorded = tensors.Recorded(given["logits"], given["target"], given.get("weight"), sha256="")
     return tensors.make(problem, record["seed"], recorded)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when its parent's thread ends (Linux); leave at once if that has happened."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig, sigkill = 1, 9
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -13,7 +13,8 @@ import os
 import select
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 
@@ -22,15 +23,32 @@ from xentbench.spec import DTYPE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Raised whenever a record's meaning changes; both ends compare it first."""
 RECORD_LIMIT_BYTES: Final = 64 * 2**20
 """Longest JSON text that is read; tensors do not count."""
+MOST_DIGITS: Final = 40
+"""Of an integer: 128 bits."""
+MOST_TENSORS: Final = 64
+"""In one record."""
 _CHUNK_BYTES: Final = 2**20
 ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1}
 
 Record = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
+Left = Callable[[], float]
+Within = float | Left | None
+
+
+class Beside(Protocol):
+    """What is taken from another descriptor while this end waits."""
+
+    @property
+    def fd(self) -> int | None:
+        """Descriptor to wait on, or None."""
+
+    def take(self) -> bool:
+        """Take what is there."""
 
 
 class ChannelClosedError(Exception):
@@ -52,10 +70,14 @@ class Channel:
         fd_in: descriptor to read from.
         fd_out: descriptor to write to.
         tensors_limit_bytes: most tensor bytes accepted with one record.
+        beside: what else is taken while this end waits.
+
+    Deadlines are seconds from now, or a function that returns how many are left.
     """
 
-    def __init__(self, fd_in: int, fd_out: int, tensors_limit_bytes: int = 2**40) -> None:
+    def __init__(self, fd_in: int, fd_out: int, tensors_limit_bytes: int = 2**40, beside: Beside | None = None) -> None:
         self.fd_in, self.fd_out, self.tensors_limit_bytes = fd_in, fd_out, tensors_limit_bytes
+        self._beside = beside
         os.set_blocking(fd_in, False)
         os.set_blocking(fd_out, False)
 
@@ -63,7 +85,7 @@ class Channel:
         self,
         record: Mapping[str, Any],
         tensors: Mapping[str, torch.Tensor] | None = None,
-        within_s: float | None = None,
+        within_s: Within = None,
     ) -> None:
         """Write one record and its tensors; raises `DeadlineError` or `ChannelClosedError`."""
         deadline = _deadline(within_s)
@@ -75,11 +97,11 @@ class Channel:
             if tensor.numel():
                 self._write(_bytes_of(tensor), deadline)
 
-    def receive(self, within_s: float | None = None) -> tuple[Record, Tensors]:
+    def receive(self, within_s: Within = None) -> tuple[Record, Tensors]:
         """Read one record and its tensors (copies that belong to the caller).
 
         Raises:
-            DeadlineError: not complete within `within_s` seconds.
+            DeadlineError: not complete in time.
             ChannelClosedError: the pipe ended first.
             MalformedError: not a record, or longer than the limits.
         """
@@ -101,19 +123,25 @@ class Channel:
             tensors[name] = (torch.frombuffer(raw, dtype=kind) if count else torch.empty(0, dtype=kind)).reshape(shape)
         return record, tensors
 
+    def is_silent(self) -> bool:
+        """Whether nothing is there to be read: no byte of a record that nobody has asked for."""
+        poll = select.poll()
+        poll.register(self.fd_in, select.POLLIN)
+        return not any(event & select.POLLIN for _, event in poll.poll(0))
+
     def close(self) -> None:
         """Close both descriptors."""
         for fd in (self.fd_in, self.fd_out):
             os.close(fd)
 
-    def _read(self, count: int, deadline: float) -> bytearray:
+    def _read(self, count: int, deadline: Left) -> bytearray:
         data = bytearray(count)
         view, done = memoryview(data), 0
         while done < count:
             try:
                 got = os.readv(self.fd_in, [view[done : done + _CHUNK_BYTES]])
             except BlockingIOError:
-                _wait(self.fd_in, select.POLLIN, deadline)
+                self._wait(self.fd_in, select.POLLIN, deadline)
                 continue
             if got == 0:
                 msg = "the pipe was closed"
@@ -121,16 +149,33 @@ class Channel:
             done += got
         return data
 
-    def _write(self, data: bytes | memoryview, deadline: float) -> None:
+    def _write(self, data: bytes | memoryview, deadline: Left) -> None:
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self.fd_out, view[:_CHUNK_BYTES]) :]
             except BlockingIOError:
-                _wait(self.fd_out, select.POLLOUT, deadline)
+                self._wait(self.fd_out, select.POLLOUT, deadline)
             except BrokenPipeError as error:
                 msg = "the pipe was closed"
                 raise ChannelClosedError(msg) from error
+
+    def _wait(self, fd: int, event: int, deadline: Left) -> None:
+        while True:
+            left_s = deadline()
+            if left_s <= 0:
+                msg = "no answer in time"
+                raise DeadlineError(msg)
+            poll = select.poll()
+            poll.register(fd, event)
+            aside = self._beside.fd if self._beside else None
+            if aside is not None:
+                poll.register(aside, select.POLLIN)
+            ready = {found for found, _ in poll.poll(None if math.isinf(left_s) else math.ceil(left_s * 1000))}
+            if self._beside is not None and aside in ready:
+                self._beside.take()
+            if fd in ready:
+                return
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -146,22 +191,18 @@ def dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _deadline(within_s: float | None) -> float:
-    return math.inf if within_s is None else time.monotonic() + within_s
-
-
-def _wait(fd: int, event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(fd, event)
-    left_s = deadline - time.monotonic()
-    if left_s <= 0 or not poll.poll(None if math.isinf(left_s) else math.ceil(left_s * 1000)):
-        msg = "no answer in time"
-        raise DeadlineError(msg)
+def _deadline(within: Within) -> Left:
+    if callable(within):
+        return within
+    if within is None:
+        return lambda: math.inf
+    end_s = time.monotonic() + within
+    return lambda: end_s - time.monotonic()
 
 
 def _parse(text: bytes) -> Record:
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_float=_finite, parse_int=_bounded, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         msg = f"a record is not JSON: {error}"
         raise MalformedError(msg) from None
@@ -171,12 +212,29 @@ def _parse(text: bytes) -> Record:
     return record
 
 
+def _finite(text: str) -> float:
+    """Return a number that arithmetic can be done with; raises ValueError for another."""
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{text[:20]} is no number of this protocol"
+        raise ValueError(msg)
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        msg = f"an integer of {len(text)} digits"
+        raise ValueError(msg)
+    return int(text)
+
+
 def _listing(record: Record) -> list[tuple[str, str, list[int]]]:
     """Return `(name, dtype, shape)` of the tensors that follow, checked: the other end may be anybody."""
     listing = record.pop("tensors", [])
     try:
         checked = [(str(name), str(dtype), [int(size) for size in shape]) for name, dtype, shape in listing]
         good = all(dtype in ITEM_BYTES and min(shape, default=0) >= 0 for _, dtype, shape in checked)
+        good = good and len(checked) <= MOST_TENSORS
     except (TypeError, ValueError):
         good = False
     if not good:
