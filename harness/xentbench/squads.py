@@ -124,7 +124,9 @@ class Squad:
     def _witness(self, crew: Crew, phase: Phase, regime: Regime) -> Witness | None:
         if self._challenge is None:
             return None
-        return Witness(self._challenge, phase, regime.pool_bytes, may_overflow=bool(crew.entry.deviations))
+        # On a device the cache is overwritten, and there is no pool.
+        pool_bytes = regime.pool_bytes if self._challenge.problem.device == "cpu" else 0
+        return Witness(self._challenge, phase, pool_bytes, may_overflow=bool(crew.entry.deviations))
 
     def free(self) -> None:
         """Let every worker drop the problem's tensors."""
