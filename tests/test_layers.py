@@ -52,6 +52,7 @@ LAYERS = [
         "reproducing",
         "pattern",
         "crews",
+        "replies",
         "lanes",
         "measured",
         "timing",

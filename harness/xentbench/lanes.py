@@ -9,21 +9,19 @@ import numpy as np
 
 from xentbench import statistics
 from xentbench.spec import Status
-from xentbench.worker.duel import Burst
 from xentbench.worker.visits import ARMS, BASELINE
 from xentbench.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
+    from xentbench.replies import Reply
     from xentbench.statistics import Floats
     from xentbench.witness import Witness
-    from xentbench.worker.duel import Ints
-    from xentbench.worker.wire import Record, Tensors
+    from xentbench.worker.duel import Burst, Ints
+    from xentbench.worker.wire import Record
 
     Clock = Literal["wall", "busy"]
 
 
-SHOWN: Final = 3
-"""Names in one message."""
 HASTE: Final = 1.15
 """A process that the system saw work so many times as long as its own clock did has a clock that runs slow."""
 SLACK_S: Final = 0.003
@@ -82,49 +80,11 @@ class Lane:
         except (KeyError, TypeError, ValueError) as error:
             self.end(WorkerError(Status.FORGED, f"its beginning is not understood: {type(error).__name__} {error}"))
 
-    def take(self, reply: Record, times: Tensors, planted: str = "", asked_ns: int = 0) -> None:
-        """Add the burst that a worker answered; one that is not understood, or has tampered, ends the lane.
-
-        Args:
-            reply: what it told.
-            times: its tables.
-            planted: a change that its watch had to tell of.
-            asked_ns: when it was asked. All processes of a machine read one clock, so that one which leaves time out
-                falls behind it however busy the machine is.
-        """
-        try:
-            wall, busy, faults = (_table(times, name) for name in ("wall_ns", "busy_ns", "faults"))
-            losses = times["losses"].double().numpy()
-            primes = _table(times, "prime_ns")
-            changed, leaks, shared = list(map(str, reply["changed"])), str(reply["leaks"]), str(reply["shared"])
-            self.delegates |= reply["delegates"] is True
-            if not len(busy) == len(faults) in (0, len(wall)):
-                msg = f"{len(wall)} rounds, of which {len(busy)} metered"
-                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            if not len(losses) == len(primes) == len(wall) or losses.ndim != 2:  # noqa: PLR2004 - calls and numbers
-                msg = f"losses of {len(losses)} calls and {len(primes)} primes in {len(wall)} rounds"
-                raise ValueError(msg)  # noqa: TRY301 - one kind of damage among others
-            began_ns = int(reply["began_ns"])
-            self.told_s += int(reply["whole_ns"]) * 1e-9
-            self.bursts.append(
-                Burst(wall, busy, faults, int(reply["elapsed_ns"]), int(reply["cpu_ns"]), losses, primes)
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            self.end(WorkerError(Status.FORGED, f"its times are not understood: {type(error).__name__} {error}"))
-            return
-        if began_ns < asked_ns:
-            msg = f"its clock told that a burst began {(asked_ns - began_ns) * 1e-9:.3f} s before it was asked for"
-            self.end(WorkerError(Status.TAMPERED, msg))
-            return
-        if planted and planted not in changed:
-            self.end(WorkerError(Status.TAMPERED, "its watch does not see what was planted for it to see"))
-            return
-        changed = [name for name in changed if name != planted]
-        if changed:
-            msg = f"changed {', '.join(changed[:SHOWN])[:300]}{' and more' * (len(changed) > SHOWN)}"
-            self.end(WorkerError(Status.TAMPERED, msg))
-        elif leaks or shared:
-            self.end(WorkerError(Status.LEAKING if leaks else Status.ALIASED, (leaks or shared)[:300]))
+    def take(self, reply: Reply) -> None:
+        """Add one burst."""
+        self.delegates |= reply.delegates
+        self.told_s += reply.whole_ns * 1e-9
+        self.bursts.append(reply.burst)
 
     def end(self, error: WorkerError) -> None:
         """Ask no more of this worker: it has failed."""
@@ -169,8 +129,3 @@ class Lane:
         """Return for every burst the kept rounds' log ratios of an arm over the baseline."""
         tables = (burst.wall_ns if clock == "wall" else burst.busy_ns for burst in self.bursts)
         return [statistics.log_ratios(statistics.keep(table), arm, BASELINE) for table in tables]
-
-
-def _table(times: Tensors, name: str) -> Ints:
-    table: Ints = times[name].numpy().astype(np.int64).reshape(-1, ARMS)
-    return table

@@ -14,6 +14,7 @@ import numpy as np
 
 from xentbench import statistics
 from xentbench.measured import Measured, Regime, deciding, summarise
+from xentbench.replies import Reply
 from xentbench.spec import Phase
 from xentbench.worker.visits import CANDIDATE, SLOTS
 from xentbench.workers import WorkerError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xentbench.lanes import Lane
+    from xentbench.witness import Witness
 
 
 PLANTED: Final = 0.25
@@ -107,18 +109,23 @@ def _burst(lane: Lane, phase: Phase, order: random.Random, now_s: Callable[[], f
     lane.system_s += lane.worker.cpu_s() - worked_s
     if answer is None:
         return
-    lane.take(answer[0], answer[1], planted, asked_ns)
-    if lane.error is not None or lane.witness is None:
-        return
     try:
-        lane.witness.losses(seed, lane.bursts[-1].losses)
-        if phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
-            slot = order.randrange(SLOTS)
-            if kept := _ask(lane, "gradient", {"slot": slot}):
-                rows = kept[1].get("gradient")
-                lane.witness.gradient(seed, slot, None if rows is None else rows.double().numpy())
+        reply = Reply.read(*answer)
+        lane.take(reply)
+        reply.check(planted, asked_ns)
+        if lane.witness is not None:
+            _judge(lane, lane.witness, phase, seed, order.randrange(SLOTS))
     except WorkerError as error:
         lane.end(error)
+
+
+def _judge(lane: Lane, witness: Witness, phase: Phase, seed: int, slot: int) -> None:
+    """Hold what the last burst answered against what it had to be; raises WorkerError."""
+    witness.losses(seed, lane.bursts[-1].losses)
+    if phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
+        _, kept = lane.worker.ask("gradient", {"slot": slot})
+        rows = kept.get("gradient")
+        witness.gradient(seed, slot, None if rows is None else rows.double().numpy())
 
 
 def _ask(lane: Lane, verb: str, record: dict[str, Any]) -> Any:  # noqa: ANN401 - a reply, or None after an error

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
 INPUTS: Final = ("logits", "target", "weight")
+_TENSOR: Final = torch.Tensor
+"""Bound before any implementation is loaded."""
 REFUSALS: Final = (RuntimeError, NotImplementedError)
 """What autograd, and a careful backward, raise where a graph cannot be gone through again or has no derivative."""
 
@@ -122,7 +124,7 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
     result = _checked(loss(logits, target), logits)
     was = _snapshot(result)
     given = zip(INPUTS, (logits, target, inputs.weight), strict=True)
-    shared = [f"the {name}" for name, tensor in given if _is_shared(result, tensor)]
+    shared = [f"the {name}" for name, tensor in given if are_shared(result, tensor)]
     changed += _changes(before, logits, target, inputs.weight, moment="forward")
     # The second call comes between the first one's forward and backward: state kept outside the graph is overwritten.
     second = _second(loss, problem, inputs) if asks_more(problem) else {}
@@ -135,7 +137,7 @@ def answer(loss: Loss, problem: Problem, inputs: Inputs) -> Answers:
     if problem.mode == "all":
         with torch.no_grad():
             no_grad = _checked(loss(*fresh(problem, inputs, Phase.FORWARD_NO_GRAD)), logits)
-    shared += ["the loss of a later call"] if _is_shared(result, again) or _changes(was, result, moment="") else []
+    shared += ["the loss of a later call"] if are_shared(result, again) or _changes(was, result, moment="") else []
     more = _more(loss, problem, inputs) if asks_more(problem) and problem.mode == "all" else {}
     return Answers(
         loss=result.detach(),
@@ -155,9 +157,9 @@ def once(loss: Loss, problem: Problem, inputs: Inputs) -> None:
     _backward(_checked(loss(*fresh(problem, inputs, Phase.FORWARD_BACKWARD)), inputs.logits), inputs)
 
 
-def _is_shared(result: torch.Tensor, other: torch.Tensor | None) -> bool:
-    """Whether two tensors lie in the same storage."""
-    held = [tensor for tensor in (result, other) if tensor is not None and tensor.numel()]
+def are_shared(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether two tensors, where there are two that hold anything, lie in the same storage."""
+    held = [tensor for tensor in (one, other) if tensor is not None and tensor.numel()]
     return len({tensor.untyped_storage().data_ptr() for tensor in held}) < len(held)
 
 
@@ -233,11 +235,7 @@ def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
     """Return the result where it can be judged; raises WrongTypeError or DeferredError, which say what was expected."""
     if not isinstance(result, torch.Tensor):
         msg = f"the loss must be a torch.Tensor, got {type(result).__name__}"
-    elif type(result) is not torch.Tensor or vars(result):
-        # What is computed when it is looked at, or shown as another value, is not an answer yet.
-        msg = f"the loss must be a plain torch.Tensor without attributes of its own, got {type(result).__name__}"
-        raise DeferredError(msg)
-    elif result.layout is not torch.strided:
+    elif plain(result).layout is not torch.strided:
         msg = f"the loss must be a dense tensor, got {result.layout}"
     elif str(result.dtype).removeprefix("torch.") not in DTYPE_BYTES:
         msg = f"the loss must have a floating dtype of {', '.join(DTYPE_BYTES)}, got {result.dtype}"
@@ -246,6 +244,18 @@ def _checked(result: object, logits: torch.Tensor) -> torch.Tensor:
     else:
         return result
     raise WrongTypeError(msg)
+
+
+def plain(result: torch.Tensor) -> torch.Tensor:
+    """Return the result where it has its values already; raises DeferredError where it may be worked out later.
+
+    What is computed when it is looked at, or shown as another value, is not an answer yet.
+    """
+    if type(result) is _TENSOR and not result.__dict__:
+        return result
+    own = f" with attributes of its own ({', '.join(sorted(vars(result)))[:100]})" if type(result) is _TENSOR else ""
+    msg = f"the loss must be a plain torch.Tensor that has its values, got {type(result).__name__}{own}"
+    raise DeferredError(msg)
 
 
 def fresh(problem: Problem, inputs: Inputs, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,8 +28,9 @@ import torch
 
 from xentbench.drawing import Stream
 from xentbench.spec import Phase, Problem
-from xentbench.worker.calls import DeferredError
+from xentbench.worker.calls import plain
 from xentbench.worker.storage import Cells, Numbers, Storage
+from xentbench.worker.twice import twice
 from xentbench.worker.visits import CANDIDATE, SLOTS, Keeper, orders, remembered_rows
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ LAID_OUT_BYTES: Final = 16 * 2**20
 """Largest input that is placed anew: between larger ones the heap would grow by holes that nothing fits."""
 MOST_STORAGES: Final = 4096
 """Of a pool: as many small inputs are no longer in the first- and second-level caches, and take a second to make."""
-SEARCHED: Final = 6
-"""Levels of a graph that are searched for the reference operator."""
 # Bound before any implementation is loaded.
 _TENSOR, _item, _clone = torch.Tensor, torch.Tensor.item, torch.Tensor.clone
 
@@ -127,7 +126,8 @@ class Duel:
         self._flush = clock.flush if pool_bytes else None
         self._turn = self._primed_ns = 0
         self._upstream = inputs.upstream
-        self._copied = self._number if inputs.upstream.numel() == 1 else self._numbers
+        # What a call answered is brought to where later calls cannot change it.
+        self._copied = _item if inputs.upstream.numel() == 1 else _clone
         self._told: Any = None
         self._gradient: torch.Tensor | None = None
         self.remembered: list[Floats | None] = [None] * SLOTS
@@ -201,27 +201,12 @@ class Duel:
         return Burst(times[..., 0], times[:kept, :, 1], times[:kept, :, 2], elapsed, cpu, _table(told), primes)
 
     def repeat(self) -> tuple[str, bool]:
-        """Call the candidate twice, and keep both results.
-
-        Returns:
-            which results lie in the same memory, or nothing; and whether the reference operator is in their graph.
-        """
+        """Call the candidate twice, as `twice` says; of a single arm there is nothing to know."""
         if len(self.arms) <= CANDIDATE:
             return "", False
-        loss, (one, other) = self.arms[CANDIDATE], (self._storage(), self._storage())
+        given = self._storage(), self._storage()
         with self._context():
-            results = [loss(at.logits, at.target) for at in (one, other)]
-            delegates = _delegates(results[-1])
-            if _share(*results):
-                return "the losses of two calls lie in the same memory", delegates
-            if self.phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD):
-                try:
-                    for result in results:
-                        result.backward(self._upstream)  # type: ignore[no-untyped-call]
-                except RuntimeError as error:
-                    return f"a second call spoils the first one's backward: {error}", delegates
-        shared = _share(one.logits.grad, other.logits.grad)
-        return "the gradients of two calls lie in the same memory" if shared else "", delegates
+            return twice(self.arms[CANDIDATE], self.phase, given, self._upstream)
 
     def _remember(self, slots: list[int], seed: int, call: int) -> None:
         """Copy some rows of the gradient of this call, where its turn has come."""
@@ -237,18 +222,6 @@ class Duel:
             return cells.decoded(cells.read((classes,)))[None, :]
         first, *rest = (place[:, None] for place in np.unravel_index(rows, problem.row_shape))
         return cells.decoded(cells.read((first, classes[None, :], *rest)))
-
-    def _number(self, result: torch.Tensor) -> float:
-        """Return what a call answered, in this process's memory; it must be a plain tensor that has its values."""
-        if type(result) is not _TENSOR or result.__dict__:
-            raise DeferredError(_kind(result))
-        return _item(result)
-
-    def _numbers(self, result: torch.Tensor) -> torch.Tensor:
-        """Copy what a call answered, as `_number` does."""
-        if type(result) is not _TENSOR or result.__dict__:
-            raise DeferredError(_kind(result))
-        return _clone(result)
 
     def _lay_out(self, order: random.Random) -> None:
         """Let the inputs lie elsewhere, behind gaps of random size: where they lie moves a ratio by 1 to 2 %."""
@@ -283,14 +256,14 @@ class Duel:
         start = now_ns()
         result = loss(logits, target)
         stop = now_ns()
-        self._told = self._copied(result)
+        self._told = self._copied(plain(result))
         after = meter()
         return stop - start, after[0] - busy, after[1] - faults
 
     def _backward(self, loss: Loss, at: Storage, meter: Meter) -> tuple[int, int, int]:
         upstream, now_ns = self._upstream, self.clock.now_ns
         result = loss(at.logits, at.target)
-        self._told = self._copied(result)
+        self._told = self._copied(plain(result))
         busy, faults = meter()
         start = now_ns()
         result.backward(upstream)  # type: ignore[no-untyped-call]
@@ -307,28 +280,11 @@ class Duel:
         result = loss(logits, target)
         result.backward(upstream)  # type: ignore[no-untyped-call]
         stop = now_ns()
-        self._told = self._copied(result)
+        self._told = self._copied(plain(result))
         after = meter()
         self._gradient = logits.grad
         logits.grad = target.grad = None
         return stop - start, after[0] - busy, after[1] - faults
-
-
-def _share(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    """Whether two tensors lie in one storage."""
-    if one is None or other is None or not one.numel():
-        return False
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-def _delegates(result: torch.Tensor) -> bool:
-    """Whether the backward of the reference operator is in a result's graph, near its end."""
-    found, near = set(), [result.grad_fn] if result.grad_fn is not None else []
-    for _ in range(SEARCHED):
-        found |= {node.name() for node in near}
-        following = [each for node in near for each, _ in node.next_functions]
-        near = [node for node in following if node is not None]
-    return any(name.startswith("NllLoss") for name in found)
 
 
 def _table(told: list[Any]) -> Floats:
@@ -340,13 +296,6 @@ def _table(told: list[Any]) -> Floats:
         return np.array(flat, dtype=np.float64).reshape(len(told), -1)
     except ValueError:
         return np.full((len(told), 1), np.nan)
-
-
-def _kind(result: object) -> str:
-    """Say what came in the place of a plain tensor."""
-    name = type(result).__name__
-    what = f"attributes of its own ({', '.join(sorted(vars(result)))[:100]})" if type(result) is _TENSOR else ""
-    return f"the loss of a timed call must be a plain torch.Tensor that has its values, got {what or name}"
 
 
 def _nothing() -> tuple[int, int]:
