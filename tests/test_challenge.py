@@ -84,6 +84,22 @@ def test_an_honest_answer_is_far_inside_of_what_is_allowed(key: str):
         assert (np.abs(by_rows(problem, logits.grad.double().numpy()) - right) <= 0.5 * allowed).all()
 
 
+@pytest.mark.parametrize("key", ["N=1024,C=2", "N=4096,C=10,weight=random", "N=32768,C=3,reduction=sum"])
+def test_rows_may_be_added_up_one_after_the_other(key: str):
+    """Compilers do so where a row is short: of thousands of calls a few were beyond what a blocked sum is off by."""
+    problem, calls = Problem.parse(key), 100
+    _, changed = asked(problem, 1, calls)
+    error = np.zeros(calls)
+    for call, seen in enumerate(refreshed(problem, 1, calls)):
+        weight = np.ones(problem.num_classes) if seen.weight is None else seen.weight.numpy()
+        rows = functional.cross_entropy(seen.logits, seen.target, seen.weight, reduction="none").numpy()
+        total, divisor = (np.add.accumulate(part, dtype=np.float32)[-1] for part in (rows, weight[seen.target.numpy()]))
+        answer = total / divisor if problem.reduction == "mean" else total
+        error[call] = answer - changed.losses[call, 0]
+    assert np.std(error) <= np.min(changed.allowed) / 10
+    assert np.std(changed.losses) > 1000 * np.max(changed.allowed)
+
+
 def test_the_original_losses_are_those_before_any_refresh():
     problem = Problem.parse("N=8,C=10,reduction=none")
     truth = oracle.solve(problem, inputs.make(problem, 5))

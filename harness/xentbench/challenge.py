@@ -11,6 +11,7 @@ that has to be rounding. (Whether that median is small enough, the judge has sai
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,9 @@ ROUNDINGS: Final = 8.0
 """Roundings of the problem's dtype that a right answer may be off by, of a number as large as the log-sum-exp."""
 SUMMING: Final = 0.25
 """Further roundings of float32 for each class: how much of a running sum is lost depends on what comes when."""
+ADDING: Final = 4.0
+"""Roundings of float32 for the square root of the rows that are added up: one after the other, a sum strays by a third
+of one (each step by its own rounding, independently), hence this is 12 standard deviations, and 1e-5 of the loss's."""
 _ANEW: Final = 2.0**-10
 """Of a row's sum no less may be left after its largest term has gone, or too few digits of the rest are known."""
 _FINEST: Final = 2.0**-44
@@ -89,7 +93,9 @@ class Challenge:
         self._upstream = _float64(given.upstream).reshape(-1)
         unit = max(UNIT_ROUNDOFF[problem.dtype], _FINEST)
         self._unit = unit
-        self._relative = SUMMING * problem.num_classes * min(UNIT_ROUNDOFF["float32"], unit)
+        adds_up = min(UNIT_ROUNDOFF["float32"], unit)
+        self._relative = SUMMING * problem.num_classes * adds_up
+        self._reduced = 0.0 if problem.reduction == "none" else ADDING * math.sqrt(problem.rows) * adds_up
         with np.errstate(all="ignore"):
             self._sum_rows()
 
@@ -111,8 +117,9 @@ class Challenge:
             else:
                 divisor = self._divisors(labels)
                 reduced = losses.sum(axis=1, keepdims=True) / divisor
-                allowed = (sizes * scale).sum(axis=1, keepdims=True) / divisor
-                allowed = allowed + self._unit * ROUNDINGS * np.abs(reduced)
+                # The divisor of weighted means is a sum over the rows too.
+                sizes = sizes * scale + 2.0 * self._reduced * np.abs(losses)
+                allowed = sizes.sum(axis=1, keepdims=True) / divisor + self._unit * ROUNDINGS * np.abs(reduced)
         return Changed(classes, new, labels, logsumexp, reduced, allowed)
 
     def original(self) -> Array:
@@ -146,7 +153,8 @@ class Challenge:
             spread = 1.0 + np.abs(logsumexp) + np.abs(logits)
             allowed = np.abs(softmax) * (self._unit * ROUNDINGS * spread + self._relative)
             allowed = np.abs(factor) * (allowed + self._unit * ROUNDINGS * np.abs(target))
-            return factor * (softmax - target), allowed + _smallest(problem)
+            right = factor * (softmax - target)
+            return right, allowed + self._reduced * np.abs(right) + _smallest(problem)
 
     def _sum_rows(self) -> None:
         """Add up each row once: maximum, sum of exponentials, and the sums that smoothed or soft targets need."""
