@@ -100,6 +100,15 @@ def test_rows_may_be_added_up_one_after_the_other(key: str):
     assert np.std(changed.losses) > 1000 * np.max(changed.allowed)
 
 
+@pytest.mark.parametrize(("rows", "is_finite"), [(65536, False), (4096, True)])
+def test_beyond_the_end_of_the_format_infinity_is_right(rows: int, *, is_finite: bool):
+    problem = Problem.parse(f"N={rows},C=4,reduction=sum,dtype=float16")
+    _, changed = asked(problem, 1, 3)
+    for call, seen in enumerate(refreshed(problem, 1, 3)):
+        answer = functional.cross_entropy(seen.logits, seen.target, reduction="sum")
+        assert bool(answer.isfinite()) == bool(np.isfinite(changed.losses[call, 0])) == is_finite
+
+
 def test_the_original_losses_are_those_before_any_refresh():
     problem = Problem.parse("N=8,C=10,reduction=none")
     truth = oracle.solve(problem, inputs.make(problem, 5))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 
 from xentbench import inputs
 from xentbench.spec import UNIT_ROUNDOFF, Problem
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    import torch
 
     from xentbench.inputs import Recorded
 
@@ -54,7 +54,7 @@ class Changed:
         logits: `(calls, rows)` its value, as stored.
         labels: `(calls, rows)` all labels; `(calls, 0)` where the target is probabilities, which are not refreshed.
         logsumexp: `(calls, rows)` of the moved logits.
-        losses: `(calls, numel)` the right losses, as the problem reduces them.
+        losses: `(calls, numel)` the right losses, as the problem reduces them; infinite where the dtype ends.
         allowed: `(calls, numel)` how far rounding may take an answer from its right loss and the burst's median error.
     """
 
@@ -92,7 +92,7 @@ class Challenge:
         self._weight = np.ones(problem.num_classes) if weight is None else _float64(weight)
         self._upstream = _float64(given.upstream).reshape(-1)
         unit = max(UNIT_ROUNDOFF[problem.dtype], _FINEST)
-        self._unit = unit
+        self._unit, self._end = unit, float(torch.finfo(given.logits.dtype).max)
         adds_up = min(UNIT_ROUNDOFF["float32"], unit)
         self._relative = SUMMING * problem.num_classes * adds_up
         self._reduced = 0.0 if problem.reduction == "none" else ADDING * math.sqrt(problem.rows) * adds_up
@@ -120,6 +120,8 @@ class Challenge:
                 # The divisor of weighted means is a sum over the rows too.
                 sizes = sizes * scale + 2.0 * self._reduced * np.abs(losses)
                 allowed = sizes.sum(axis=1, keepdims=True) / divisor + self._unit * ROUNDINGS * np.abs(reduced)
+            # Beyond the format's end infinity is right, and near it either is.
+            reduced = np.where(np.abs(reduced) + allowed > self._end, np.copysign(np.inf, reduced), reduced)
         return Changed(classes, new, labels, logsumexp, reduced, allowed)
 
     def original(self) -> Array:
