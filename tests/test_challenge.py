@@ -121,3 +121,11 @@ def test_a_row_that_loses_its_largest_term_is_added_up_anew():
     for call, seen in enumerate(refreshed(problem, 2, 200)):
         expected = torch.logsumexp(seen.logits, 1).numpy()
         np.testing.assert_allclose(changed.logsumexp[call], expected, rtol=1e-12)
+        loss = functional.cross_entropy(seen.logits, seen.target).item()
+        assert abs(changed.losses[call, 0] - loss) <= changed.allowed[call, 0]
+
+
+def test_what_is_added_up_anew_leaves_the_problem_as_it_is():
+    problem = Problem.parse("N=16,C=4,logits=peaked,scale=20,dtype=float64")
+    challenge, _ = asked(problem, 2, 200)
+    np.testing.assert_array_equal(challenge.given.logits, inputs.make(problem, 2).logits)

@@ -193,7 +193,7 @@ class Challenge:
         total = left + np.exp(new - self._largest)
         found: Array = self._largest + np.log(total)
         for call, row in np.argwhere((left < _ANEW * gone) | ~np.isfinite(total)):
-            logits = _float64(self._logits[row : row + 1])[0]
+            logits = _float64(self._logits[row : row + 1])[0].copy()  # of float64 it would be the problem's own
             logits[classes[call, row]] = new[call, row]
             largest = logits.max()
             found[call, row] = largest + np.log(np.exp(logits - largest).sum())
