@@ -3,13 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 from worker_fixtures import ticking_clock
 
 from xentbench import inputs
 from xentbench.challenge import Challenge
-from xentbench.spec import Phase, Problem, Status
+from xentbench.spec import Implementation, Phase, Problem, Status
 from xentbench.witness import Witness
+from xentbench.worker.calls import bind
 from xentbench.worker.duel import Duel
 from xentbench.workers import WorkerError
 
@@ -24,12 +27,12 @@ class Follows:
     """A duel of `loss`, and the witness who is told of its bursts."""
 
     def __init__(
-        self, loss, key: str = "N=64,C=50", phase: Phase = Phase.FORWARD, pool_bytes: int = 0, **fields
+        self, loss, key: str = "N=64,C=50", phase: Phase = Phase.FORWARD, pool_bytes: int = 0, beside=honest, **fields
     ) -> None:
         problem = Problem.parse(key)
-        given = inputs.make(problem, SEED)
-        arms = [honest, loss, honest]
-        self.duel = Duel(problem, phase, arms, given, ticking_clock(), pool_bytes=pool_bytes)
+        tensors = inputs.make(problem, SEED)
+        arms = [beside, loss, beside]
+        self.duel = Duel(problem, phase, arms, tensors, ticking_clock(), pool_bytes=pool_bytes)
         self.witness = Witness(Challenge(problem, SEED), phase, pool_bytes, **fields)
 
     def burst(self, seed: int, rounds: int = 12) -> None:
@@ -73,6 +76,30 @@ def memo(every: int):
 )
 def test_honest_answers_pass_in_every_phase_and_regime(phase: Phase, key: str, pool_bytes: int):
     Follows(honest, key, phase, pool_bytes).all()
+
+
+ASKED = {
+    "N": ("1", "64", "512"),
+    "C": ("2", "3", "10", "1000"),
+    "dtype": ("float32", "bfloat16", "float64"),  # in float16 the reference itself overflows
+    "reduction": ("mean", "sum", "none"),
+    "label-smoothing": ("0", "0.1"),
+    "weight": ("none", "random"),
+    "ignored": ("0", "0.3"),
+    "logits": ("normal", "peaked", "wide"),
+    "scale": ("0.1", "1", "20", "100"),
+}
+
+
+@settings(max_examples=60)
+@given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in ASKED.items()}))
+@example({"N": "512", "C": "2", "dtype": "float32", "reduction": "none", "logits": "wide", "scale": "20"})
+@example({"N": "512", "C": "1000", "dtype": "float64", "logits": "peaked", "scale": "20"})
+def test_honest_answers_pass_whatever_is_asked(axes: dict[str, str]):
+    key = ",".join(f"{name}={value}" for name, value in axes.items())
+    problem = Problem.parse(key)
+    loss = bind(Implementation("honest", functional.cross_entropy), problem, inputs.make(problem, SEED).weight)
+    Follows(loss, key, Phase.FORWARD_BACKWARD, beside=loss).all(bursts=2)
 
 
 @pytest.mark.parametrize("pool_bytes", [0, 100_000])
