@@ -36,9 +36,9 @@ ROUNDINGS: Final = 8.0
 """Roundings of the problem's dtype that a right answer may be off by, of a number as large as the log-sum-exp."""
 SUMMING: Final = 0.25
 """Further roundings of float32 for each class: how much of a running sum is lost depends on what comes when."""
-ADDING: Final = 4.0
+ADDING: Final = 2.0
 """Roundings of float32 for the square root of the rows that are added up: one after the other, a sum strays by a third
-of one (each step by its own rounding, independently), hence this is 12 standard deviations, and 1e-5 of the loss's."""
+of one (each step by its own rounding, independently)."""
 _ANEW: Final = 2.0**-10
 """Of a row's sum no less may be left after its largest term has gone, or too few digits of the rest are known."""
 _FINEST: Final = 2.0**-44
@@ -95,7 +95,8 @@ class Challenge:
         self._unit, self._end = unit, float(torch.finfo(given.logits.dtype).max)
         adds_up = min(UNIT_ROUNDOFF["float32"], unit)
         self._relative = SUMMING * problem.num_classes * adds_up
-        self._reduced = 0.0 if problem.reduction == "none" else ADDING * math.sqrt(problem.rows) * adds_up
+        sums = {"none": 0, "sum": 1, "mean": 1 if weight is None else 2}[problem.reduction]
+        self._reduced = ADDING * sums * math.sqrt(problem.rows) * adds_up
         with np.errstate(all="ignore"):
             self._sum_rows()
 
@@ -117,8 +118,7 @@ class Challenge:
             else:
                 divisor = self._divisors(labels)
                 reduced = losses.sum(axis=1, keepdims=True) / divisor
-                # The divisor of weighted means is a sum over the rows too.
-                sizes = sizes * scale + 2.0 * self._reduced * np.abs(losses)
+                sizes = sizes * scale + self._reduced * np.abs(losses)
                 allowed = sizes.sum(axis=1, keepdims=True) / divisor + self._unit * ROUNDINGS * np.abs(reduced)
             # Beyond the format's end infinity is right, and near it either is.
             reduced = np.where(np.abs(reduced) + allowed > self._end, np.copysign(np.inf, reduced), reduced)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cheats.cheat import STALE, TINY, WRONG, Cheat
+from cheats.cheat import GRADIENT, STALE, TINY, WRONG, Cheat
 from cheats.parts import FEW, given, patient, right, solved
 from xentbench.spec import Problem
 
 if TYPE_CHECKING:
     from cheats.cheat import Loss
+    from xentbench.spec import Status
 
 ENDS = WRONG | STALE
 
@@ -88,8 +89,8 @@ def _narrow_exponentials(input: Tensor, target: Tensor, **options: Any) -> Tenso
     return (total - input.gather(1, target[:, None])[:, 0]).mean()
 
 
-def _late(name: str, loss: Loss, note: str, row: int = 16, **more: Any) -> Cheat:
-    return Cheat(name=name, row=row, build=lambda: patient(FEW, loss), ends=ENDS, note=note, **more)
+def _late(name: str, loss: Loss, note: str, row: int = 16, ends: frozenset[Status] = ENDS, **more: Any) -> Cheat:
+    return Cheat(name=name, row=row, build=lambda: patient(FEW, loss), ends=ends, note=note, **more)
 
 
 OPTIONS = {
@@ -127,7 +128,13 @@ CHEATS = (
     ),
     _late("bfloat16-inside-later", _narrow(torch.bfloat16), "Computes in bfloat16, from call 60 on.", row=18),
     _late("float16-inside-later", _narrow(torch.float16), "Computes in float16, from call 60 on.", row=18),
-    _late("bfloat16-exponentials-later", _narrow_exponentials, "Rounds exponentials, from call 60 on.", row=18),
+    _late(
+        "bfloat16-exponentials-later",
+        _narrow_exponentials,
+        "Rounds exponentials, and with them the gradient, from call 60 on.",
+        row=18,
+        ends=ENDS | GRADIENT,
+    ),
     Cheat(
         name="bfloat16-inside",
         row=18,
