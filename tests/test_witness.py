@@ -79,8 +79,8 @@ def test_honest_answers_pass_in_every_phase_and_regime(phase: Phase, key: str, p
 
 
 ASKED = {
-    "N": ("1", "64", "512"),
-    "C": ("2", "3", "10", "1000"),
+    "N": ("1", "8", "128"),
+    "C": ("2", "3", "10", "100"),
     "dtype": ("float32", "bfloat16", "float64"),  # in float16 the reference itself overflows
     "reduction": ("mean", "sum", "none"),
     "label-smoothing": ("0", "0.1"),
@@ -91,10 +91,11 @@ ASKED = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in ASKED.items()}))
 @example({"N": "512", "C": "2", "dtype": "float32", "reduction": "none", "logits": "wide", "scale": "20"})
 @example({"N": "512", "C": "1000", "dtype": "float64", "logits": "peaked", "scale": "20"})
+@example({"N": "1", "C": "2", "dtype": "bfloat16", "ignored": "0.3", "logits": "peaked"})
 def test_honest_answers_pass_whatever_is_asked(axes: dict[str, str]):
     key = ",".join(f"{name}={value}" for name, value in axes.items())
     problem = Problem.parse(key)

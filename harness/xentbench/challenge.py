@@ -41,6 +41,8 @@ ADDING: Final = 2.0
 of one (each step by its own rounding, independently)."""
 _ANEW: Final = 2.0**-10
 """Of a row's sum no less may be left after its largest term has gone, or too few digits of the rest are known."""
+_AT_ONCE: Final = 1 << 20
+"""Logits that are added up in one step."""
 _FINEST: Final = 2.0**-44
 """Unit roundoff that is granted at least: the parent's own sums are in float64."""
 
@@ -162,7 +164,7 @@ class Challenge:
         """Add up each row once: maximum, sum of exponentials, and the sums that smoothed or soft targets need."""
         rows = self.problem.rows
         self._largest, self._sum, self._plain, self._soft = (np.zeros(rows) for _ in range(4))
-        step = max(1, (1 << 20) // max(1, self.problem.num_classes))
+        step = max(1, _AT_ONCE // max(1, self.problem.num_classes))
         for start in range(0, rows, step):
             part = slice(start, start + step)
             logits = _float64(self._logits[part])
@@ -192,11 +194,14 @@ class Challenge:
         left = self._sum[None, :] - gone
         total = left + np.exp(new - self._largest)
         found: Array = self._largest + np.log(total)
-        for call, row in np.argwhere((left < _ANEW * gone) | ~np.isfinite(total)):
-            logits = _float64(self._logits[row : row + 1])[0].copy()  # of float64 it would be the problem's own
-            logits[classes[call, row]] = new[call, row]
-            largest = logits.max()
-            found[call, row] = largest + np.log(np.exp(logits - largest).sum())
+        lost = np.argwhere((left < _ANEW * gone) | ~np.isfinite(total))
+        step = max(1, _AT_ONCE // max(1, self.problem.num_classes))
+        for start in range(0, len(lost), step):
+            call, row = lost[start : start + step].T
+            logits = _float64(self._logits[row])
+            logits[np.arange(len(row)), classes[call, row]] = new[call, row]
+            largest = logits.max(axis=1)
+            found[call, row] = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
         return found
 
     def _row_losses(self, classes: Ints, old: Array, new: Array, labels: Ints, logsumexp: Array) -> Array:

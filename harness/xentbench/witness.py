@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from xentbench.challenge import ROUNDINGS
 from xentbench.drawing import Stream
 from xentbench.spec import UNIT_ROUNDOFF, Phase, Status
 from xentbench.worker.duel import pool_size
@@ -59,6 +60,7 @@ class Witness:
     _last: Changed | None = None
     _sums: list[Array] = field(default_factory=list)
     _shift: Array | None = None
+    _gap: float = 0.0
     _count: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class Witness:
             wrong = judged & ~(is_right | is_biased)
         if wrong.any():
             raise self._fault(answers, right, allowed, wrong)
-        self._add(answers, right, judged)
+        self._add(answers, right, judged, allowed)
 
     def gradient(self, seed: int, slot: int, rows: Array | None) -> None:
         """Judge some rows of the gradient of the call that a slot remembers, `(rows, C)`.
@@ -129,8 +131,7 @@ class Witness:
             return
         x, y, xx, xy = self._sums
         spread = float((xx - x * x / self._count).sum())
-        gap = 2.0 * UNIT_ROUNDOFF[self.challenge.problem.dtype] * float(np.abs(self._shift).max(initial=0.0))
-        if not spread > TOLD_APART**2 * gap**2 * self._count * len(x):
+        if not spread > TOLD_APART**2 * self._gap**2 * self._count * len(x):
             return
         slope = float((xy - x * y / self._count).sum()) / spread
         if not FOLLOWS[0] <= slope <= FOLLOWS[1]:
@@ -172,12 +173,15 @@ class Witness:
         msg = f"the loss of timed call {call} {what}: {seen}; {wrong.any(axis=1).sum()} of {len(right)} are wrong"
         return WorkerError(Status.STALE if is_repeated or is_right else Status.WRONG_VALUE, msg)
 
-    def _add(self, answers: Array, right: Array, judged: npt.NDArray[np.bool_]) -> None:
+    def _add(self, answers: Array, right: Array, judged: npt.NDArray[np.bool_], allowed: Array) -> None:
         if not judged.all() or not right.size:  # what is not finite has no slope
             return
         if self._shift is None:
             self._shift = right.mean(axis=0)
             self._sums = [np.zeros(right.shape[1]) for _ in range(4)]
+        # Of a loss far smaller than the numbers it is the difference of, their roundings are what is left.
+        gap = max(2.0 * UNIT_ROUNDOFF[self.challenge.problem.dtype] * np.abs(right).max(), allowed.max() / ROUNDINGS)
+        self._gap = max(self._gap, float(gap))
         x, y = right - self._shift, answers - self._shift
         more = (x, y, x * x, x * y)
         self._sums = [total + part.sum(axis=0) for total, part in zip(self._sums, more, strict=True)]
