@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CELL_S: Final = 0.3
 """What one cell's bursts take."""
-CALL_S: Final = 3e-3
+CALL_S: Final = 8e-3
 """For each call that a patient cheat lets pass: what one may take on a loaded core, the other arms' included."""
 COMPANY: Final = "in-float64"
 """Who is timed beside some."""
