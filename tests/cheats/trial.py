@@ -23,7 +23,6 @@ from unittest import mock
 from worker_fixtures import loaded_core
 
 from cheats import CHEATS, HONEST, Cheat, Honest
-from cheats.parts import FEW
 from xentbench import examining, machine, planning, results, sweep, workers
 from xentbench.limits import Survey
 from xentbench.spec import Source, Status
@@ -84,7 +83,7 @@ def cells(entry: Cheat | Honest, cell_s: float = CELL_S) -> list[Cell]:
     """
     names = [entry.name]
     if isinstance(entry, Cheat):
-        cell_s = max(cell_s, (entry.patience - FEW) * CALL_S)
+        cell_s = max(cell_s, entry.patience * CALL_S)
         names += [COMPANY] * entry.in_company
     keys = [problem.key for problem in entry.problems]
     found = [described for name in names for described in workers.describe(_source(name), keys)]
@@ -121,7 +120,7 @@ def _source(name: str) -> Source:
 
 
 def brief(entry: Cheat | Honest) -> list[Cell]:
-    """As `cells`, at the entry's first problem and phase, for a tenth of a second."""
+    """As `cells`, at the entry's first problem and phase, as briefly as its patience allows."""
     return cells(dataclasses.replace(entry, problems=entry.problems[:1], phases=entry.phases[:1]), 0.1)
 
 
