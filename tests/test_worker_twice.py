@@ -39,15 +39,10 @@ class OneGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits, target):
-        ctx.save_for_backward(logits, target)
         return by_hand(logits, target)
 
     @staticmethod
     def backward(ctx, upstream):
-        logits, target = ctx.saved_tensors
-        softmax = torch.softmax(logits, -1)
-        softmax[torch.arange(len(target)), target] -= 1.0
-        OneGradient.gradient.copy_(softmax * upstream / len(target))
         return OneGradient.gradient.view(3, 5), None  # a tensor of its own, which autograd takes as it is
 
 

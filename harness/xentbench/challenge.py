@@ -97,8 +97,11 @@ class Challenge:
         self._unit, self._end = unit, float(torch.finfo(given.logits.dtype).max)
         adds_up = min(UNIT_ROUNDOFF["float32"], unit)
         self._relative = SUMMING * problem.num_classes * adds_up
-        sums = {"none": 0, "sum": 1, "mean": 1 if weight is None else 2}[problem.reduction]
-        self._reduced = ADDING * sums * math.sqrt(problem.rows) * adds_up
+        # Relative errors of a sum over the rows, and of the divisor where that is one too.
+        self._added = ADDING * math.sqrt(problem.rows) * adds_up
+        is_weighted_mean = problem.reduction == "mean" and problem.has_index_target and weight is not None
+        self._divided = self._added if is_weighted_mean else 0.0
+        self._at_once = max(1, _AT_ONCE // max(1, problem.num_classes))
         with np.errstate(all="ignore"):
             self._sum_rows()
 
@@ -120,7 +123,7 @@ class Challenge:
             else:
                 divisor = self._divisors(labels)
                 reduced = losses.sum(axis=1, keepdims=True) / divisor
-                sizes = sizes * scale + self._reduced * np.abs(losses)
+                sizes = sizes * scale + (self._added + self._divided) * np.abs(losses)
                 allowed = sizes.sum(axis=1, keepdims=True) / divisor + self._unit * ROUNDINGS * np.abs(reduced)
             # Beyond the format's end infinity is right, and near it either is.
             reduced = np.where(np.abs(reduced) + allowed > self._end, np.copysign(np.inf, reduced), reduced)
@@ -158,15 +161,14 @@ class Challenge:
             allowed = np.abs(softmax) * (self._unit * ROUNDINGS * spread + self._relative)
             allowed = np.abs(factor) * (allowed + self._unit * ROUNDINGS * np.abs(target))
             right = factor * (softmax - target)
-            return right, allowed + self._reduced * np.abs(right) + _smallest(problem)
+            return right, allowed + self._divided * np.abs(right) + _smallest(problem)
 
     def _sum_rows(self) -> None:
         """Add up each row once: maximum, sum of exponentials, and the sums that smoothed or soft targets need."""
         rows = self.problem.rows
         self._largest, self._sum, self._plain, self._soft = (np.zeros(rows) for _ in range(4))
-        step = max(1, _AT_ONCE // max(1, self.problem.num_classes))
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
+        for start in range(0, rows, self._at_once):
+            part = slice(start, start + self._at_once)
             logits = _float64(self._logits[part])
             self._largest[part] = logits.max(axis=1)
             self._sum[part] = np.exp(logits - self._largest[part, None]).sum(axis=1)
@@ -195,9 +197,8 @@ class Challenge:
         total = left + np.exp(new - self._largest)
         found: Array = self._largest + np.log(total)
         lost = np.argwhere((left < _ANEW * gone) | ~np.isfinite(total))
-        step = max(1, _AT_ONCE // max(1, self.problem.num_classes))
-        for start in range(0, len(lost), step):
-            call, row = lost[start : start + step].T
+        for start in range(0, len(lost), self._at_once):
+            call, row = lost[start : start + self._at_once].T
             logits = _float64(self._logits[row])
             logits[np.arange(len(row)), classes[call, row]] = new[call, row]
             largest = logits.max(axis=1)

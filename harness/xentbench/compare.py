@@ -161,17 +161,18 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
     ):
         for problem in plan.asked:
             wrong = _wrong((one, other), questions, problem, plan.phases)
-            challenge = Challenge(problem, timed_seed(plan.seed), plan.recorded.get(problem.key))
             crew.start()
             error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
             ended = wrong or (error and (Outcome.INCONCLUSIVE, str(error)))
-            for phase in plan.phases:
-                differences.append(
-                    Difference(second.shown, problem.key, phase, ended[0], reason=ended[1])
-                    if ended
-                    else _duel(crew, challenge, phase, plan, order)
-                )
-                watch.step(f"{problem.label}, {phase}")
+            if ended:
+                outcome, reason = ended
+                found = (Difference(second.shown, problem.key, phase, outcome, reason=reason) for phase in plan.phases)
+            else:
+                challenge = Challenge(problem, timed_seed(plan.seed), plan.recorded.get(problem.key))
+                found = (_duel(crew, challenge, phase, plan, order) for phase in plan.phases)
+            for difference in found:
+                differences.append(difference)
+                watch.step(f"{problem.label}, {difference.phase}")
             questions.forget(problem)
     return differences
 
