@@ -185,7 +185,7 @@ def _info(names: list[str], grid: str) -> dict[str, Any]:
         ],
         "machine": {
             "cpu": {
-                "read_bytes_per_s": {"65536": 148e9, "16777216": 30e9},
+                "read_bytes_per_s": {"16777216": 30e9, "65536": 148e9},
                 "copy_bytes_per_s": {"65536": 90e9, "16777216": None},
                 "exp_per_s": {"float32": 6.4e9},
             }

@@ -14,7 +14,9 @@ ALIKE = dict.fromkeys(environment.COMPARABLE, "as ever")
 PROBLEM = "cross_entropy:N=8,C=10"
 
 
-def stored(*logs: list[float] | None, status: str = "passed", clock: str = "wall", **unlike) -> Run:
+def stored(
+    *logs: list[float] | None, status: str = "passed", clock: str = "wall", quick: list[float] | None = None, **unlike
+) -> Run:
     """Return a run of one cell a list of workers' log ratios, named a, b, c."""
     rows = [
         {
@@ -24,6 +26,7 @@ def stored(*logs: list[float] | None, status: str = "passed", clock: str = "wall
             "status": status,
             "clock": clock,
             "worker_log_ratios": one,
+            "worker_quick_log_ratios": one if quick is None else quick,
         }
         for name, one in zip("abcdefghij", logs, strict=False)
     ]
@@ -52,6 +55,14 @@ def test_a_difference_counts_beyond_the_margin_and_beyond_chance(second: float, 
     assert seen.ratio == pytest.approx(second)
     assert seen.ratio_low < seen.ratio < seen.ratio_high
     assert bool(seen.reason) == (expected is Outcome.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(("typical", "quick"), [(1.20, 1.005), (0.8, 1.0), (1.1, 0.9), (1.0, 1.1)])
+def test_where_only_typical_or_only_quick_calls_moved_it_may_be_the_machine(typical: float, quick: float):
+    (seen,) = compare.runs(stored(workers(1.0)), stored(workers(typical), quick=workers(quick)))
+    assert seen.outcome is Outcome.INCONCLUSIVE
+    assert f"typical calls took {typical:.3f} times as long, quick ones {quick:.3f}" in seen.reason
+    assert seen.ratio == pytest.approx(quick)
 
 
 def test_a_difference_that_one_cell_shows_may_be_chance_among_ten():

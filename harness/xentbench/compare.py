@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.spec import Description, Phase, Problem
-    from xentbench.statistics import Floats, Shift
+    from xentbench.statistics import Shift
     from xentbench.sweep import Watch
 
 ALARM: Final = 0.05
@@ -45,6 +45,10 @@ RUN_MARGIN: Final = 0.02
 baseline wanders by 1 to 4 % between processes."""
 
 
+QUICK: Final = "worker_quick_log_ratios"
+TYPICAL: Final = "worker_log_ratios"
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One cell of a comparison: time of the second over the first, with its interval.
@@ -54,10 +58,10 @@ class Difference:
         problem: canonical key.
         phase: that was timed.
         outcome: what became of it.
-        ratio: estimate, None where nothing was measured.
+        ratio: estimate (of two runs, of their quick calls); None where nothing was measured.
         ratio_low: lower end of its 95 % interval, of this cell by itself.
         ratio_high: upper end.
-        adjusted_p: of two runs, the p-value after Holm's adjustment over all their cells.
+        adjusted_p: of two runs, the larger of both p-values (quick calls, typical ones) by Holm's adjustment.
         reason: what qualifies the outcome.
         unlike: settings in which the environments of the two runs differ; empty unless that was forced.
     """
@@ -77,6 +81,8 @@ class Difference:
 def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     """Compare the cells that two runs share: shift of the workers' mean log ratios, Holm over all cells.
 
+    A difference is one of typical calls (the median) and of quick ones (`statistics.quick_log_ratio`) alike.
+
     Raises:
         EnvironmentMismatchError: they ran in unlike environments, or one does not tell (the message names the keys),
             without `force`.
@@ -89,27 +95,50 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     keys = ["implementation", "problem", "phase"]
     both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"), how="outer", sort=False).to_dict("records")
     passed = [cell for cell in both if cell["status_1"] == Status.PASSED]
-    timed = {place: pair for place, cell in enumerate(passed) if (pair := _pair(cell)) is not None}
-    shifts = statistics.shifts(list(timed.values()))
-    adjusted = statistics.holm([shift.p for shift in shifts])
-    shifted = dict(zip(timed, zip(shifts, adjusted, strict=True), strict=True))
+    timed = [place for place, cell in enumerate(passed) if _is_comparable(cell)]
+    moved = {
+        by: dict(zip(timed, _moves([passed[place] for place in timed], by), strict=True)) for by in (QUICK, TYPICAL)
+    }
     found = [
-        _shifted(cell, *shifted[place]) if place in shifted else _unshifted(cell) for place, cell in enumerate(passed)
+        _shifted(cell, moved[QUICK][place], moved[TYPICAL][place]) if place in moved[QUICK] else _unshifted(cell)
+        for place, cell in enumerate(passed)
     ]
     return [dataclasses.replace(difference, unlike=tuple(unlike)) for difference in found]
 
 
-def _pair(cell: dict[Any, Any]) -> tuple[Floats, Floats] | None:
-    """Return the workers' log ratios in both runs, where each has two or more by the same clock, else None."""
-    first, second = _logs(cell)
-    if cell["status_2"] != Status.PASSED or cell["clock_1"] != cell["clock_2"] or min(len(first), len(second)) < LEAST:
-        return None
-    return np.array(first, dtype=np.float64), np.array(second, dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """How far a cell's ratio moved, with its p-value after Holm's adjustment over all cells."""
+
+    shift: Shift
+    adjusted_p: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is beyond chance and beyond the margin."""
+        return self.adjusted_p < ALARM and not 1 / (1 + RUN_MARGIN) <= self.ratio <= 1 + RUN_MARGIN
+
+    @property
+    def ratio(self) -> float:
+        """Of the second run's ratio over the first's."""
+        return self.shift.interval.ratio
 
 
-def _logs(cell: dict[Any, Any]) -> list[list[float]]:
+def _moves(cells: Sequence[dict[Any, Any]], by: str) -> list[_Move]:
+    """Return how far each cell moved, by one kind of the workers' log ratios."""
+    shifts = statistics.shifts([(np.array(first), np.array(second)) for first, second in (_logs(c, by) for c in cells)])
+    return [_Move(*pair) for pair in zip(shifts, statistics.holm([shift.p for shift in shifts]), strict=True)]
+
+
+def _is_comparable(cell: dict[Any, Any]) -> bool:
+    """Whether both runs have ratios of two workers or more, by the same clock."""
+    enough = all(len(logs) >= LEAST for by in (QUICK, TYPICAL) for logs in _logs(cell, by))
+    return enough and cell["status_2"] == Status.PASSED and cell["clock_1"] == cell["clock_2"]
+
+
+def _logs(cell: dict[Any, Any], by: str) -> list[list[float]]:
     """Return the workers' log ratios in the first and in the second run, none where they were not kept."""
-    kept = [cell[f"worker_log_ratios_{run}"] for run in (1, 2)]
+    kept = [cell[f"{by}_{run}"] for run in (1, 2)]
     return [one if isinstance(one, list) else [] for one in kept]
 
 
@@ -125,21 +154,28 @@ def _unshifted(cell: dict[Any, Any]) -> Difference:
 
 def _why_not(cell: dict[Any, Any]) -> str:
     """Return the reason why a cell that passed in both runs is not compared."""
-    if not all(_logs(cell)):
+    if not all(_logs(cell, QUICK)):
         return "a run without ratios by worker: measure it again"
     if cell["clock_1"] != cell["clock_2"]:
         return f"timed by {cell['clock_1']} before, by {cell['clock_2']} now"
     return "one worker a run allows no claim across runs"
 
 
-def _shifted(cell: dict[Any, Any], shift: Shift, adjusted_p: float) -> Difference:
-    seen, near = shift.interval, 1 + 2 * RUN_MARGIN
-    outcome, reason = Outcome.INCONCLUSIVE, f"half-width: ±{seen.half_width:.1%}, p = {adjusted_p:.2g} over all cells"
-    if adjusted_p < ALARM and not 1 / (1 + RUN_MARGIN) <= seen.ratio <= 1 + RUN_MARGIN:
-        outcome, reason = (Outcome.WORSE if seen.ratio > 1 else Outcome.BETTER), ""
+def _shifted(cell: dict[Any, Any], quick: _Move, typical: _Move) -> Difference:
+    """Return what a cell shows: a difference is what its quick calls and its typical ones both tell, each by itself.
+
+    Code that became slower moves both. Other work on the machine moves mostly the typical ones, and so does code that
+    became slower in a part of its calls: that is for a person to tell.
+    """
+    seen, near, p = quick.shift.interval, 1 + 2 * RUN_MARGIN, max(quick.adjusted_p, typical.adjusted_p)
+    outcome, reason = Outcome.INCONCLUSIVE, f"half-width: ±{seen.half_width:.1%}, p = {p:.2g} over all cells"
+    if quick.counts and typical.counts and (quick.ratio > 1) == (typical.ratio > 1):
+        outcome, reason = (Outcome.WORSE if quick.ratio > 1 else Outcome.BETTER), ""
+    elif quick.counts or typical.counts:
+        reason = f"typical calls took {typical.ratio:.3f} times as long, quick ones {quick.ratio:.3f}: measure again"
     elif 1 / near <= seen.low and seen.high <= near:
         outcome, reason = Outcome.SAME, ""
-    return Difference(*_names(cell), outcome, seen.ratio, seen.low, seen.high, adjusted_p, reason)
+    return Difference(*_names(cell), outcome, seen.ratio, seen.low, seen.high, p, reason)
 
 
 def _names(cell: dict[Any, Any]) -> tuple[str, str, str]:

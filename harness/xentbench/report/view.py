@@ -157,12 +157,17 @@ class View:
 
 def _rates(rates: object, unit: str) -> str:
     """Return `105 GB/s at 1.05 MB, …` of `{size or dtype: per second}`; a rate that is no number is left out."""
-    pairs = rates.items() if isinstance(rates, dict) else ()
+    pairs = sorted(rates.items(), key=_size) if isinstance(rates, dict) else ()
     return ", ".join(
         f"{quantity(rate, unit)}/s {'at ' + count_bytes(float(key)) if str(key).isdigit() else plain(key)}"
         for key, rate in pairs
         if isinstance(rate, (int, float))
     )
+
+
+def _size(pair: tuple[object, object]) -> int:
+    """Return the size that a rate was measured at: a journal's keys are texts, in the order of texts."""
+    return int(str(pair[0])) if str(pair[0]).isdigit() else 0
 
 
 def is_wrong(status: str) -> bool:
