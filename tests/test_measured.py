@@ -109,7 +109,7 @@ def test_workers_that_differ_are_told_one_by_one():
     lanes = [Lane("a", None, bursts=[burst((0.1, 0.1 * by, 0.1))]) for by in (1.0, 1.1, 1.2)]  # type: ignore[arg-type]
     seen = measured.summarise(lanes, Regime())
     assert np.allclose(seen.worker_log_ratios, np.log([1.0, 1.1, 1.2]), atol=1e-3)
-    assert np.allclose(seen.worker_quick_log_ratios, np.log([1.0, 1.1, 1.2]), atol=1e-3)
+    assert np.allclose(seen.worker_quickest_log_ratios, np.log([1.0, 1.1, 1.2]), atol=1e-3)
     assert seen.reason.startswith("worker spread")
 
 

@@ -45,7 +45,7 @@ RUN_MARGIN: Final = 0.02
 baseline wanders by 1 to 4 % between processes."""
 
 
-QUICK: Final = "worker_quick_log_ratios"
+QUICKEST: Final = "worker_quickest_log_ratios"
 TYPICAL: Final = "worker_log_ratios"
 
 
@@ -58,10 +58,10 @@ class Difference:
         problem: canonical key.
         phase: that was timed.
         outcome: what became of it.
-        ratio: estimate (of two runs, of their quick calls); None where nothing was measured.
+        ratio: estimate (of two runs, of their quickest calls); None where nothing was measured.
         ratio_low: lower end of its 95 % interval, of this cell by itself.
         ratio_high: upper end.
-        adjusted_p: of two runs, the larger of both p-values (quick calls, typical ones) by Holm's adjustment.
+        adjusted_p: of two runs, the p-value after Holm's adjustment over all their cells.
         reason: what qualifies the outcome.
         unlike: settings in which the environments of the two runs differ; empty unless that was forced.
     """
@@ -81,7 +81,7 @@ class Difference:
 def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     """Compare the cells that two runs share: shift of the workers' mean log ratios, Holm over all cells.
 
-    A difference is one of typical calls (the median) and of quick ones (`statistics.quick_log_ratio`) alike.
+    The log ratios are those of the quickest calls (`statistics.quickest_log_ratio`); typical ones may only object.
 
     Raises:
         EnvironmentMismatchError: they ran in unlike environments, or one does not tell (the message names the keys),
@@ -97,10 +97,10 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     passed = [cell for cell in both if cell["status_1"] == Status.PASSED]
     timed = [place for place, cell in enumerate(passed) if _is_comparable(cell)]
     moved = {
-        by: dict(zip(timed, _moves([passed[place] for place in timed], by), strict=True)) for by in (QUICK, TYPICAL)
+        by: dict(zip(timed, _moves([passed[place] for place in timed], by), strict=True)) for by in (QUICKEST, TYPICAL)
     }
     found = [
-        _shifted(cell, moved[QUICK][place], moved[TYPICAL][place]) if place in moved[QUICK] else _unshifted(cell)
+        _shifted(cell, moved[QUICKEST][place], moved[TYPICAL][place]) if place in moved[QUICKEST] else _unshifted(cell)
         for place, cell in enumerate(passed)
     ]
     return [dataclasses.replace(difference, unlike=tuple(unlike)) for difference in found]
@@ -132,7 +132,7 @@ def _moves(cells: Sequence[dict[Any, Any]], by: str) -> list[_Move]:
 
 def _is_comparable(cell: dict[Any, Any]) -> bool:
     """Whether both runs have ratios of two workers or more, by the same clock."""
-    enough = all(len(logs) >= LEAST for by in (QUICK, TYPICAL) for logs in _logs(cell, by))
+    enough = all(len(logs) >= LEAST for by in (QUICKEST, TYPICAL) for logs in _logs(cell, by))
     return enough and cell["status_2"] == Status.PASSED and cell["clock_1"] == cell["clock_2"]
 
 
@@ -154,28 +154,33 @@ def _unshifted(cell: dict[Any, Any]) -> Difference:
 
 def _why_not(cell: dict[Any, Any]) -> str:
     """Return the reason why a cell that passed in both runs is not compared."""
-    if not all(_logs(cell, QUICK)):
+    if not all(_logs(cell, QUICKEST)):
         return "a run without ratios by worker: measure it again"
     if cell["clock_1"] != cell["clock_2"]:
         return f"timed by {cell['clock_1']} before, by {cell['clock_2']} now"
     return "one worker a run allows no claim across runs"
 
 
-def _shifted(cell: dict[Any, Any], quick: _Move, typical: _Move) -> Difference:
-    """Return what a cell shows: a difference is what its quick calls and its typical ones both tell, each by itself.
+def _shifted(cell: dict[Any, Any], quickest: _Move, typical: _Move) -> Difference:
+    """Return what a cell shows: its quickest calls decide, unless its typical ones moved alone or the other way.
 
     Code that became slower moves both. Other work on the machine moves mostly the typical ones, and so does code that
     became slower in a part of its calls: that is for a person to tell.
     """
-    seen, near, p = quick.shift.interval, 1 + 2 * RUN_MARGIN, max(quick.adjusted_p, typical.adjusted_p)
-    outcome, reason = Outcome.INCONCLUSIVE, f"half-width: ±{seen.half_width:.1%}, p = {p:.2g} over all cells"
-    if quick.counts and typical.counts and (quick.ratio > 1) == (typical.ratio > 1):
-        outcome, reason = (Outcome.WORSE if quick.ratio > 1 else Outcome.BETTER), ""
-    elif quick.counts or typical.counts:
-        reason = f"typical calls took {typical.ratio:.3f} times as long, quick ones {quick.ratio:.3f}: measure again"
+    seen, near = quickest.shift.interval, 1 + 2 * RUN_MARGIN
+    outcome, reason = (
+        Outcome.INCONCLUSIVE,
+        f"half-width: ±{seen.half_width:.1%}, p = {quickest.adjusted_p:.2g} over all cells",
+    )
+    opposed = typical.counts and (quickest.ratio > 1) != (typical.ratio > 1)
+    if quickest.counts and not opposed:
+        outcome, reason = (Outcome.WORSE if quickest.ratio > 1 else Outcome.BETTER), ""
+    elif typical.counts:
+        took = f"typical calls took {typical.ratio:.3f} times as long, the quickest {quickest.ratio:.3f}"
+        reason = f"{took}: other work on the machine, or a part of the calls"
     elif 1 / near <= seen.low and seen.high <= near:
         outcome, reason = Outcome.SAME, ""
-    return Difference(*_names(cell), outcome, seen.ratio, seen.low, seen.high, p, reason)
+    return Difference(*_names(cell), outcome, seen.ratio, seen.low, seen.high, quickest.adjusted_p, reason)
 
 
 def _names(cell: dict[Any, Any]) -> tuple[str, str, str]:

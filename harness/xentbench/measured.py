@@ -64,7 +64,7 @@ class Measured:
     other_low: float | None = None
     other_high: float | None = None
     worker_log_ratios: tuple[float, ...] | None = None
-    worker_quick_log_ratios: tuple[float, ...] | None = None
+    worker_quickest_log_ratios: tuple[float, ...] | None = None
     verdict: Comparison | None = None
     latency_s: float | None = None
     latency_p05_s: float | None = None
@@ -150,7 +150,7 @@ def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
         other_low=other.low,
         other_high=other.high,
         worker_log_ratios=tuple(map(statistics.worker_median, statistics.answered(evidence.logs))),
-        worker_quick_log_ratios=tuple(statistics.quick_log_ratio(times, CANDIDATE, BASELINE) for times in kept),
+        worker_quickest_log_ratios=tuple(statistics.quickest_log_ratio(times, CANDIDATE, BASELINE) for times in kept),
         verdict=verdict,
         latency_s=float(middle),
         latency_p05_s=float(low),

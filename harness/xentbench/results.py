@@ -58,7 +58,7 @@ CELL_COLUMNS: Final[Mapping[str, str]] = {
     "other_low": "lower end of its interval",
     "other_high": "upper end of it",
     "worker_log_ratios": "of every worker, the median of its bursts' medians of log(ratio); a list",
-    "worker_quick_log_ratios": "of every worker, log of its calls' 5th percentile over the baseline's; a list",
+    "worker_quickest_log_ratios": "of every worker, log of its quickest call over the baseline's quickest; a list",
     "verdict": "faster, slower, same or inconclusive",
     "latency_s": "median time of a call, seconds",
     "latency_p05_s": "5th percentile",

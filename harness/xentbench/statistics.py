@@ -31,8 +31,6 @@ DIFFERENT_MARGIN: Final = 0.01
 SAME_MARGIN: Final = 0.02
 LEAST_ROUNDS: Final = 8
 """Fewest rounds for which a 99 % sign interval exists: 2 x 2^-8 < 1 %."""
-QUICK: Final = 0.05
-"""Quantile of a worker's calls that tells what a call takes while nothing else is on the machine."""
 LOOKS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of a worker's budget at which the width of its interval is looked at."""
 PRIOR_LIMIT: Final = 8.0
@@ -107,23 +105,23 @@ def worker_median(bursts: Sequence[Floats]) -> float:
     return float(np.median([np.median(logs) for logs in bursts if len(logs)]))
 
 
-def quick_log_ratio(times_ns: npt.NDArray[np.int64], arm: int = 1, baseline: int = 0) -> float:
-    """Return the log ratio of one worker's quick calls: an arm's 5th percentile over the baseline's.
+def quickest_log_ratio(times_ns: npt.NDArray[np.int64], arm: int = 1, baseline: int = 0) -> float:
+    """Return the log ratio of one worker's quickest calls: an arm's least time over the baseline's least.
 
     What else runs on a machine only ever adds time, to a long call more often than to a short one: within a run that
     falls on all implementations alike, and the median tells what is typical. Between two runs it moves the median
-    ratio of the same code by up to 30 %, and this one by a third of that (docs/timing.md).
+    ratio of the same code by up to 50 %, and this one hardly (docs/timing.md).
 
     Args:
         times_ns: `(rounds, arms)`, at least one round; a reading of 0 ns counts as 1.
         arm: column of the candidate.
         baseline: column of the baseline.
 
-    Source: Chen & Revels 2016, Robust benchmarking in noisy environments, arXiv:1608.04295 (noise is positive: the
-    least time is the steadiest estimate; a low quantile is nearly that, without trusting a single reading).
+    Source: Chen & Revels 2016, Robust benchmarking in noisy environments, arXiv:1608.04295 (noise is positive, so the
+    least time is the steadiest estimate).
     """
-    quick = np.quantile(np.maximum(times_ns, 1), QUICK, axis=0)
-    return float(np.log(quick[arm] / quick[baseline]))
+    least = np.maximum(times_ns, 1).min(axis=0)
+    return float(np.log(least[arm] / least[baseline]))
 
 
 def answered(workers: Sequence[Sequence[Floats]]) -> list[Sequence[Floats]]:
