@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_run import SyntheticRun, make_run
 
-from xentbench.report import figures
+from xentbench.report import figures, heatmap
 from xentbench.report.style import looks
 from xentbench.report.view import View
 
@@ -75,6 +75,17 @@ def test_the_summary_shows_a_word_where_there_is_no_speedup() -> None:
     assert "wrong-value (declared)" in words
     assert words.count("unsupported") == 5
     assert figure.get_size_inches() @ [9, -16] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(0.2, 3.0, 1.0), (0.4, 0.5, 0.5), (2.0, 8.0, 2.0), (np.nan, np.nan, 1.0)]
+)
+def test_the_summary_colours_what_an_interval_shows_and_not_its_middle(low: float, high: float, shown: float) -> None:
+    cells = make_run("smoke").cells
+    cells = cells[cells["status"] == "passed"].head(1).assign(ratio=0.5, ratio_low=1 / high, ratio_high=1 / low)
+    figure = figures.summary(SyntheticRun(Path(), "x", cells=cells))
+    (box,) = (box for box in figure.axes[0].patches if box.get_width() == pytest.approx(0.96))
+    assert box.get_facecolor() == pytest.approx(heatmap.SCALE(0.5 + np.log2(shown) / 4))
 
 
 def test_names_of_strangers_are_drawn_as_they_are(tmp_path: Path) -> None:

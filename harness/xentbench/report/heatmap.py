@@ -66,7 +66,8 @@ def _chosen(problems: pd.DataFrame) -> pd.DataFrame:
 def _cell(axes: Axes, place: tuple[int, int], entry: Entry, size: float) -> None:
     column, row = place
     timed = bool(entry.verdict)
-    colour = SCALE(0.5 + np.log2(entry.speedup) / (2 * FULL_COLOUR)) if timed else FAILED
+    # What is uncertain has no colour: 1.3x, where the interval begins at 0.4x, is no sign of speed.
+    colour = SCALE(0.5 + np.log2(entry.shown) / (2 * FULL_COLOUR)) if timed else FAILED
     hatch = None if timed or entry.kind == RIGHT else "////"
     box = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=colour, edgecolor="#cfccc6", hatch=hatch)
     box.set_linewidth(0.0)
@@ -97,6 +98,6 @@ def _frame(axes: Axes, stands: tuple[Standing, ...], problems: pd.DataFrame, siz
         side.tick_params(length=0)
         for spine in side.spines.values():
             spine.set_visible(False)
-    key = "▲ faster   ▼ slower   = same   ? inconclusive      blue: faster, orange: slower, full colour at 4x and 1/4x"
+    key = "▲ faster   ▼ slower   = same   ? inconclusive      blue faster, orange slower, by the interval's nearer end"
     axes.set_xlabel(key, fontsize=8, loc="left")
     axes.axhline(-0.5, color=RULE, linewidth=0.8)

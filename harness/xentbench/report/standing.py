@@ -32,6 +32,7 @@ class Entry:
         grade: of its accuracy.
         reason: one line for who asks why.
         speedup: baseline's time over its own, NaN where nothing was timed.
+        shown: how much of it is shown: of its interval what is nearest to 1.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Entry:
     grade: str = ""
     reason: str = ""
     speedup: float = np.nan
+    shown: float = np.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,10 @@ def _entry(cell: dict[Any, Any], verdict: dict[Any, Any], outcome: str) -> Entry
         return Entry(status, kind=kind, grade=grade, reason=reason)
     if not np.isfinite(speedup):
         return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason)
-    bounds = interval(cell["speedup_low"], cell["speedup_high"])
+    low, high = cell["speedup_low"], cell["speedup_high"]
     said = cell["verdict"] or "inconclusive"
-    return Entry(times(speedup), bounds, said, said, grade, reason, float(speedup))
+    shown = float(np.clip(1.0, low, high)) if low <= high else 1.0  # an infinite end is kept as NaN
+    return Entry(times(speedup), interval(low, high), said, said, grade, reason, float(speedup), shown)
 
 
 def worst_grade(rows: list[dict[Any, Any]]) -> str:
