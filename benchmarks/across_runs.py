@@ -3,13 +3,11 @@
 Nine built-in entrants, wrapped so that a busy wait can follow each call, are benched four times: three times as they
 are, once with every forward slower by 10 % of its own time. `xentbench compare` then tells, of every pair of runs, how
 many cells of the same code it calls different, and how many of the slower it finds. Conditions: those of a default run
-of three workers, four sizes; four phases of the same code, the two forwards of the slower; 12 to 17 minutes. With
-`--contended` something else computes on another core during the last run of the same code: 20 us of every 40.
+of three workers, four sizes; four phases of the same code, the two forwards of the slower; 12 to 17 minutes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import subprocess
@@ -17,14 +15,11 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from xentbench.twins import upper_bound
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PLUGIN: Final = """
 import dataclasses
@@ -41,16 +36,6 @@ LOSSES = [
 XENTBENCH: Final = (sys.executable, "-m", "xentbench")
 SIZES: Final = ("--batch-size", "8,128", "--num-classes", "10,1000")
 FORWARDS: Final = ("--phase", "forward-no-grad", "--phase", "forward")
-BUSY: Final = """
-import os, time
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-while True:
-    end_ns = time.perf_counter_ns() + 20_000
-    while time.perf_counter_ns() < end_ns:
-        pass
-    time.sleep(2e-5)
-"""
-"""Beside the measuring core, which is the last one; where the two share one, calls meet it at random."""
 
 
 def bench(share: float, folder: Path, *more: str) -> str:
@@ -74,32 +59,16 @@ def compared(first: str, second: str, folder: Path) -> list[dict[str, Any]]:
     return [cell for cell in found if cell["ratio"] is not None]
 
 
-@contextlib.contextmanager
-def beside(*, busy: bool) -> Iterator[None]:
-    """Have something else compute meanwhile, where that is asked for."""
-    if not busy:
-        yield
-        return
-    with subprocess.Popen([sys.executable, "-c", BUSY]) as process:  # noqa: S603 - ourselves
-        try:
-            yield
-        finally:
-            process.kill()
-
-
 @click.command()
 @click.option("--runs", type=click.IntRange(min=2), default=3, show_default=True, help="Of the same code.")
-@click.option("--contended", is_flag=True, help="Something else computes during the last of them.")
 @click.option("--budget", default="5m", show_default=True, help="Of each run of four phases.")
 @click.option("--half-budget", default="150s", show_default=True, help="Of the run of two phases.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every compared cell.")
-def main(runs: int, *, contended: bool, budget: str, half_budget: str, file: Path | None) -> None:
+def main(runs: int, budget: str, half_budget: str, file: Path | None) -> None:
     """Bench, compare every two runs of the same code and each of them with the slower one, and count."""
     with tempfile.TemporaryDirectory() as name:
-        folder, alike = Path(name), []
-        for number in range(1, runs + 1):
-            with beside(busy=contended and number == runs):
-                alike.append(bench(0.0, folder, "--budget", budget))
+        folder = Path(name)
+        alike = [bench(0.0, folder, "--budget", budget) for _ in range(runs)]
         slower = bench(0.10, folder, *FORWARDS, "--budget", half_budget)
         same = [cell for pair in itertools.combinations(alike, 2) for cell in compared(*pair, folder)]
         slow = [cell for one in alike for cell in compared(one, slower, folder)]

@@ -43,10 +43,9 @@ LEAST: Final = 2
 RUN_MARGIN: Final = 0.02
 """Between two runs a difference counts beyond this, and twice this bounds `same`: the ratio of unlike code to its
 baseline wanders by 1 to 4 % between processes."""
-
-
 QUICKEST: Final = "worker_quickest_log_ratios"
 TYPICAL: Final = "worker_log_ratios"
+"""Columns of `results`: the two kinds of log ratios that a worker has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,10 @@ def runs(first: Run, second: Run, *, force: bool = False) -> list[Difference]:
     both = first.cells.merge(second.cells, on=keys, suffixes=("_1", "_2"), how="outer", sort=False).to_dict("records")
     passed = [cell for cell in both if cell["status_1"] == Status.PASSED]
     timed = [place for place, cell in enumerate(passed) if _is_comparable(cell)]
-    moved = {
-        by: dict(zip(timed, _moves([passed[place] for place in timed], by), strict=True)) for by in (QUICKEST, TYPICAL)
-    }
+    moves = zip(*(_moves([passed[place] for place in timed], by) for by in (QUICKEST, TYPICAL)), strict=True)
+    shifted = dict(zip(timed, moves, strict=True))
     found = [
-        _shifted(cell, moved[QUICKEST][place], moved[TYPICAL][place]) if place in moved[QUICKEST] else _unshifted(cell)
-        for place, cell in enumerate(passed)
+        _shifted(cell, *shifted[place]) if place in shifted else _unshifted(cell) for place, cell in enumerate(passed)
     ]
     return [dataclasses.replace(difference, unlike=tuple(unlike)) for difference in found]
 
@@ -168,10 +165,8 @@ def _shifted(cell: dict[Any, Any], quickest: _Move, typical: _Move) -> Differenc
     became slower in a part of its calls: that is for a person to tell.
     """
     seen, near = quickest.shift.interval, 1 + 2 * RUN_MARGIN
-    outcome, reason = (
-        Outcome.INCONCLUSIVE,
-        f"half-width: ±{seen.half_width:.1%}, p = {quickest.adjusted_p:.2g} over all cells",
-    )
+    outcome = Outcome.INCONCLUSIVE
+    reason = f"half-width: ±{seen.half_width:.1%}, p = {quickest.adjusted_p:.2g} over all cells"
     opposed = typical.counts and (quickest.ratio > 1) != (typical.ratio > 1)
     if quickest.counts and not opposed:
         outcome, reason = (Outcome.WORSE if quickest.ratio > 1 else Outcome.BETTER), ""
