@@ -43,6 +43,13 @@ def outside(name, take):
 found = [outside(take.__name__.replace('_', '-'), take) for take in (numpy, mapped, c_library)]
 turns = [0]
 
+kept = []
+
+@implementation('keeps')
+def keeps(input, target):
+    kept[:] = [input.detach() * 2]
+    return F.cross_entropy(input, target)
+
 @implementation('grows')
 def grows(input, target):
     turns[0] += 1
@@ -81,6 +88,7 @@ def weighed(file: Path, name: str, problem: Problem, phases=(Phase.FORWARD_BACKW
     with Worker(template=workers.template({})) as worker:
         workers.load(worker, Description(name, Source("file", str(file)), file.name), threads=1, weighed=True)
         worker.ask("set-up", {"problem": problem.key, "seed": 0, "phases": list(phases)})
+        worker.ask("answer")  # as in a sweep: what was sent is no longer held, and nobody's workspace
         return weighing.weigh(worker, problem, phases)
 
 
@@ -118,6 +126,11 @@ def test_a_small_problem_is_weighed_by_its_allocator_alone(losses: Path):
 
 def test_allocations_that_differ_from_call_to_call_are_labelled(losses: Path):
     assert weighed(losses, "grows", SMALL)[Phase.FORWARD_BACKWARD].labels == ("unsteady-memory", "delegate")
+
+
+def test_memory_that_is_kept_between_calls_is_labelled(losses: Path):
+    seen = weighed(losses, "keeps", Problem(batch_size=32, num_classes=100), tuple(Phase))
+    assert all("workspace" in one.labels for one in seen.values())
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no resident size")

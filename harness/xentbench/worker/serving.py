@@ -294,6 +294,7 @@ def serve(fd_in: int, fd_out: int) -> None:
         else:
             reply = {"ok": True, **reply}
         channel.send({**reply, "token": token}, answers)
+        given, answers = {}, {}  # else their tensors would live on, and count as somebody's workspace
 
 
 def _trim() -> None:
