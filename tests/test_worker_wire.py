@@ -129,6 +129,30 @@ def test_what_is_printed_is_taken_while_an_answer_is_awaited(ends):
     printed.close()
 
 
+class Chatty:
+    """What another end prints: so many bytes each time that somebody looks."""
+
+    def __init__(self, there: int) -> None:
+        self.there, self.taken = there, 0
+        self.fd, self.end = os.pipe()
+        os.write(self.end, b"x")  # always something to be read
+
+    def take(self) -> int:
+        self.taken += 1
+        return self.there
+
+
+@pytest.mark.parametrize(("there", "looks"), [(100, range(5, 60)), (2**16, range(200, 10**6))])
+def test_who_prints_a_little_all_the_time_wakes_nobody_each_time(ends, there: int, looks: range):
+    one, _ = ends
+    one._beside = Chatty(there)
+    with pytest.raises(wire.DeadlineError):
+        one.receive(0.05)
+    assert one._beside.taken in looks
+    os.close(one._beside.fd)
+    os.close(one._beside.end)
+
+
 def test_a_length_beyond_the_limit_is_malformed(ends):
     one, other = ends
     os.write(other.fd_out, struct.pack(">I", 2**32 - 1))

@@ -8,7 +8,8 @@ from typing import Final
 from xentbench.spec import inert
 
 KEPT_BYTES: Final = 4000
-_CHUNK_BYTES: Final = 2**16
+CHUNK_BYTES: Final = 2**16
+"""As much as a pipe holds where nobody made it larger."""
 _MOST_CHUNKS: Final = 64
 """Taken at the end: a child that lives on could print for ever."""
 
@@ -32,18 +33,18 @@ class Printed:
         """Descriptor to wait on, or None where nothing can come any more."""
         return self._fd
 
-    def take(self) -> bool:
-        """Take what is there, a chunk at most; whether there was anything."""
+    def take(self) -> int:
+        """Take what is there, a chunk at most; return how many bytes."""
         if self._fd is None:
-            return False
+            return 0
         try:
-            chunk = os.read(self._fd, _CHUNK_BYTES)
+            chunk = os.read(self._fd, CHUNK_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         if not chunk:
             self.close()
         self._tail = (self._tail + chunk)[-KEPT_BYTES:]
-        return bool(chunk)
+        return len(chunk)
 
     def tail(self) -> str:
         """Return the last of what was printed, as inert text on one line."""

@@ -32,6 +32,11 @@ MOST_DIGITS: Final = 40
 MOST_TENSORS: Final = 64
 """In one record."""
 _CHUNK_BYTES: Final = 2**20
+REST_MS: Final = 1
+"""For which a little that was printed is not followed by a look for more: who prints in every call would wake this end
+in every second one, and be slower there by more than the call takes."""
+LITTLE_BYTES: Final = 2**15
+"""Half of what a pipe holds: who prints more is not kept waiting."""
 ITEM_BYTES: Final = {**DTYPE_BYTES, "int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1}
 
 Record = dict[str, Any]
@@ -47,8 +52,8 @@ class Beside(Protocol):
     def fd(self) -> int | None:
         """Descriptor to wait on, or None."""
 
-    def take(self) -> bool:
-        """Take what is there."""
+    def take(self) -> int:
+        """Take what is there; return how many bytes."""
 
 
 class ChannelClosedError(Exception):
@@ -161,6 +166,7 @@ class Channel:
                 raise ChannelClosedError(msg) from error
 
     def _wait(self, fd: int, event: int, deadline: Left) -> None:
+        rests = False
         while True:
             left_s = deadline()
             if left_s <= 0:
@@ -169,11 +175,12 @@ class Channel:
             poll = select.poll()
             poll.register(fd, event)
             aside = self._beside.fd if self._beside else None
-            if aside is not None:
+            if aside is not None and not rests:
                 poll.register(aside, select.POLLIN)
-            ready = {found for found, _ in poll.poll(None if math.isinf(left_s) else math.ceil(left_s * 1000))}
-            if self._beside is not None and aside in ready:
-                self._beside.take()
+            limit_ms = None if math.isinf(left_s) else math.ceil(left_s * 1000)
+            ready = {found for found, _ in poll.poll(REST_MS if rests else limit_ms)}
+            if self._beside is not None and (rests or aside in ready):
+                rests = 0 < self._beside.take() < LITTLE_BYTES
             if fd in ready:
                 return
 
