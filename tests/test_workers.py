@@ -145,9 +145,10 @@ def tell(pid):
 tell(subprocess.Popen(["sleep", "1000"], env={}, start_new_session=True).pid)
 if os.fork() == 0:
     os.setsid()
-    if os.fork() == 0:
-        tell(os.getpid())
+    daemon = os.fork()
+    if daemon == 0:
         time.sleep(1000)
+    tell(daemon)
     os._exit(0)
 os.wait()
 """
