@@ -8,7 +8,7 @@ from typing import Final
 from xentbench.spec import inert
 
 KEPT_BYTES: Final = 4000
-CHUNK_BYTES: Final = 2**16
+_CHUNK_BYTES: Final = 2**16
 """As much as a pipe holds where nobody made it larger."""
 _MOST_CHUNKS: Final = 64
 """Taken at the end: a child that lives on could print for ever."""
@@ -38,7 +38,7 @@ class Printed:
         if self._fd is None:
             return 0
         try:
-            chunk = os.read(self._fd, CHUNK_BYTES)
+            chunk = os.read(self._fd, _CHUNK_BYTES)
         except BlockingIOError:
             return 0
         if not chunk:
