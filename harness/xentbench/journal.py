@@ -7,6 +7,8 @@ one process wrote, from its start to its end and under a seed of its own, is a s
 
 - `sitting`: one began, with which plan and settings.
 - `verdict`, `cell`: what it found; later lines on the same cell stand for earlier ones.
+- `accuracy`: a verdict on a problem that was asked for accuracy alone: no cell is of it.
+- `training`: what a model came to that was trained with an implementation's loss.
 - `ended`: it ended, other than by SIGKILL or a power failure; the seed, a secret until then.
 
 Schema history:
@@ -68,6 +70,14 @@ class Journal:
     def verdict(self, fields: Mapping[str, Any]) -> None:
         """Append the judge's verdict on one implementation and problem."""
         self._append(JOURNAL, "verdict", fields)
+
+    def accuracy(self, fields: Mapping[str, Any]) -> None:
+        """Append the judge's verdict on a problem that is never timed."""
+        self._append(JOURNAL, "accuracy", fields)
+
+    def training(self, fields: Mapping[str, Any]) -> None:
+        """Append what came of training with an implementation."""
+        self._append(JOURNAL, "training", fields)
 
     def began(self, fields: Mapping[str, Any]) -> None:
         """Append that this sitting began."""

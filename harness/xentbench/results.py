@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,6 +95,7 @@ VERDICT_COLUMNS: Final = (
     "problem",
     "label",
     "dtype",
+    "logits",
     "status",
     "grade",
     "reason",
@@ -108,6 +109,24 @@ VERDICT_COLUMNS: Final = (
     "reproduce",
 )
 
+TRAINING_COLUMNS: Final[Mapping[str, str]] = {
+    "implementation": "name of the entrant whose loss trained the model",
+    "workload": "digits or text: data, model and recipe",
+    "status": "passed, trains-differently, or how it ended otherwise",
+    "reason": "what qualifies the status",
+    "steps": "optimiser steps that were made",
+    "losses": "of every step, the true mean loss of the batch (by F.cross_entropy in float64); a list",
+    "losses_low": "of every step, the lower end of what right implementations come to; a list",
+    "losses_high": "of every step, the upper end of it; a list",
+    "curve_ratio": "largest distance of the curve from the baseline's, in units of the bound (1 or less passes)",
+    "weights_ratio": "distance of the final weights from the baseline's, in units of the bound",
+    "held_out_loss": "mean loss of rows that were not trained on, at the end",
+    "held_out_accuracy": "share of them that is classified right",
+    "wall_s": "time that training took, set-up included, seconds",
+    "reproduce": "the command that trains so again",
+}
+"""The columns of `Run.trainings`: one row an (implementation, workload)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -116,6 +135,8 @@ class Run:
     `info` has run, contract, preset, started, grids, warnings, implementations, environment, plan, and of its sittings
     wall_s (their sum), machine (by device, what `machine.measure` saw), seed (where all had the same) and sittings, a
     list: sitting, part, started, ended, seed, wall_s, machine. One that was killed told nothing after its start.
+    `accuracies` are verdicts on problems that were asked for accuracy alone, by dtype and family of logits; `trainings`
+    has the columns of `TRAINING_COLUMNS`. Both are empty where nothing of the kind was asked.
     """
 
     path: Path
@@ -124,6 +145,8 @@ class Run:
     cells: pd.DataFrame
     verdicts: pd.DataFrame
     damage: tuple[str, ...] = ()
+    accuracies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trainings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def check_writable(results: Path) -> None:
@@ -235,14 +258,27 @@ def read(folder: Path) -> Run:
     records, damage = _records(folder, JOURNAL, run)
     sittings = _sittings(records)
     seeds = {sitting["sitting"]: sitting["seed"] for sitting in sittings}
-    cells, odd = _rows((record for record in records if record["kind"] == "cell"), _cell_row, CELL)
-    found, odder = _rows(
-        (record for record in records if record["kind"] == "verdict"), lambda one: _verdict_row(one, seeds), CELL[:2]
+    kinds = {
+        "cell": (_cell_row, CELL, CELL_COLUMNS),
+        "verdict": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
+        "accuracy": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
+        "training": (dict, ("implementation", "workload"), TRAINING_COLUMNS),
+    }
+    tables, notes = {}, list(damage)
+    for kind, (row, keys, columns) in kinds.items():
+        rows, odd = _rows((record for record in records if record["kind"] == kind), row, keys)
+        tables[kind] = _in_plan_order(_frame(rows, list(columns)), info)
+        notes += odd
+    return Run(
+        folder,
+        run,
+        info | _summary(sittings),
+        tables["cell"],
+        tables["verdict"],
+        (*notes, *_strangers(records, info)),
+        accuracies=tables["accuracy"],
+        trainings=tables["training"],
     )
-    tables = (_frame(cells, list(CELL_COLUMNS)), _frame(found, list(VERDICT_COLUMNS)))
-    cells_table, verdicts = (_in_plan_order(table, info) for table in tables)
-    notes = (*damage, *odd, *odder, *_strangers(records, info))
-    return Run(folder, run, info | _summary(sittings), cells_table, verdicts, notes)
 
 
 def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
@@ -374,7 +410,7 @@ def _frame(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 
 
 def _in_plan_order(rows: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:
-    """Sort rows as they were planned: they were run in random order."""
+    """Sort rows as they were planned: they were run in random order. What no plan names stays as it came, last."""
     plan = info.get("plan", {})
     ranks = {
         column: {value: rank for rank, value in enumerate(plan.get(key, []))}

@@ -33,6 +33,7 @@ class Status(StrEnum):
     TAMPERED = "tampered"
     IMPRECISE = "imprecise"
     LEAKING = "leaking"
+    TRAINS_DIFFERENTLY = "trains-differently"
     FORGED = "forged"
     RAISED = "raised"
     CRASHED = "crashed"
