@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import offers, panel, pattern, reproducing
+from xentbench import counterexamples, offers, panel, pattern
+from xentbench.counterexamples import Finder, plainness
 from xentbench.crews import Examinee
 from xentbench.elementwise import hint_of, without_hint
 from xentbench.examining import Examined, reproduce
-from xentbench.posing import Question, Questions
-from xentbench.shrinking import Budget, Counterexample, shrink
+from xentbench.posing import Questions
 from xentbench.spec import DTYPE_BYTES, Description, Grade, Phase, Problem, Status, Verdict
 from xentbench.workers import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from xentbench.inputs import Inputs, Recorded
-    from xentbench.sweep import Watch
+    from xentbench.inputs import Recorded
+    from xentbench.shrinking import Counterexample
+    from xentbench.watching import Watch
 
 PARALLEL: Final = 2
 """Nothing is timed, so two workers may be busy at once."""
@@ -29,13 +29,6 @@ TELLING: Final = (
     *("mutation", "aliasing", "repeat", "double-backward", "leak"),
 )
 """Quantities in the order in which their failures are told; exceptions come last."""
-SHRINKING_S: Final = 4.0
-"""Wall time that may be spent on the counter-examples of one implementation, all quantities together."""
-ENDED: Final = (Status.CRASHED, Status.EXITED, Status.TIMED_OUT, Status.OUT_OF_MEMORY, Status.FORGED)
-"""What ends a worker, or takes long, is not asked again and again."""
-
-Shrunk = dict[tuple[str, str], Counterexample]
-"""(problem key, quantity) -> the smallest counter-example found from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +147,7 @@ def check(
                 if problem.key not in entry.refusals and entry.status is Status.PASSED:
                     seen[problem] = examinee.examine(questions(problem), phases, measure_memory=False)
                 watch.step(f"{entry.name} at {problem.label}")
-            # Each question that is put to an entrant that compiles costs a compilation.
-            shrunk = {} if entry.compiles else _shrink(examinee, questions, seen)
+            shrunk = Finder(examinee, questions).find({problem: examined.verdict for problem, examined in seen.items()})
         asked_only = dataclasses.replace(entry, refusals=told)
         everything = grid == "full" and not entry.compiles
         return conclude(asked_only, seen, seed, whole_panel=everything, shrunk=shrunk)
@@ -166,37 +158,6 @@ def check(
 
 def _problems_for(entry: Description, problems: Sequence[Problem], grid: str) -> Sequence[Problem]:
     return panel.panel("compiled") if entry.compiles and grid else problems
-
-
-def _shrink(examinee: Examinee, questions: Questions, seen: Mapping[Problem, Examined]) -> Shrunk:
-    """Look for the smallest counter-example to one failure of each quantity, in the worker that still lives.
-
-    The plainest of those whose mistake was recognised is taken, since it tells its author the most.
-    """
-    end_s = time.monotonic() + SHRINKING_S
-    first: dict[str, tuple[tuple[bool, bool, int], Problem]] = {}
-    for problem, examined in seen.items():
-        if examined.verdict.is_wrong and examined.verdict.status not in ENDED:
-            for failure in examined.verdict.failures:
-                rank = (not hint_of(failure.message), *_plainness(problem))
-                if failure.quantity not in first or rank < first[failure.quantity][0]:
-                    first[failure.quantity] = rank, problem
-
-    def fails(problem: Problem, inputs: Inputs) -> Verdict | None:
-        if examinee.worker is None or not examinee.worker.alive:
-            return None
-        question = Question.of(problem, inputs, questions.seed)
-        return examinee.examine(question, [], measure_memory=False).verdict
-
-    found: Shrunk = {}
-    for quantity, (_, problem) in first.items():
-        # Simpler tensors might be valid ones, and an exception no longer due.
-        most = 1 if problem.must_raise else Budget().questions
-        budget = Budget(most, min(Budget().wall_s, end_s - time.monotonic()))
-        smallest = shrink(problem, questions(problem).inputs, quantity, fails, budget)
-        if smallest is not None:
-            found[problem.key, quantity] = smallest
-    return found
 
 
 def conclude(
@@ -224,7 +185,7 @@ def conclude(
             "quantity": failure.quantity,
             "message": failure.message,
             "reproduce": reproduce(entry, problem, seed),
-            **_counterexample((shrunk or {}).get((problem.key, failure.quantity)), entry),
+            **counterexamples.told((shrunk or {}).get((problem.key, failure.quantity)), entry),
         }
         for problem, verdict in wrong.items()
         for failure in verdict.failures
@@ -234,7 +195,7 @@ def conclude(
         key=lambda failure: (
             order.index(failure["quantity"]),
             not failure["counterexample"],
-            _plainness(Problem.parse(failure["problem"])),
+            plainness(Problem.parse(failure["problem"])),
         )
     )
     failures = _only_trusted_hints(failures, shrunk or {})
@@ -254,11 +215,6 @@ def conclude(
         refused=refused,
         not_offered=not_offered,
     )
-
-
-def _plainness(problem: Problem) -> tuple[bool, int]:
-    """Return a rank by which the problems that a person understands at once come first."""
-    return problem.elements == 0, problem.key.count(",")
 
 
 def _only_trusted_hints(
@@ -307,9 +263,3 @@ def _told(message: str) -> dict[str, str]:
     """Return the failure that belongs to no problem."""
     parts = {"problem": "", "quantity": "exception", "message": message, "reproduce": ""}
     return {**parts, "counterexample": "", "snippet": ""}
-
-
-def _counterexample(found: Counterexample | None, entry: Description) -> dict[str, str]:
-    if found is None:
-        return {"counterexample": "", "snippet": ""}
-    return {"counterexample": reproducing.line(found), "snippet": reproducing.snippet(found, entry)}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xentbench.results import Run
     from xentbench.spec import Description, Phase, Problem
     from xentbench.statistics import Shift
-    from xentbench.sweep import Watch
+    from xentbench.watching import Watch
 
 ALARM: Final = 0.05
 """Two runs of identical code are called different anywhere with about this probability (Holm over their cells)."""

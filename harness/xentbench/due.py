@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import limits
+from xentbench import counterexamples, limits
 from xentbench.examining import Examined, reproduce
 from xentbench.spec import Comparison, Description, Phase, Problem, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from xentbench.counterexamples import Shrunk
     from xentbench.measured import Measured
     from xentbench.planning import Plan
 
@@ -88,7 +89,9 @@ def cell_fields(
     }
 
 
-def verdict_fields(entry: Description, problem: Problem, examined: Examined) -> dict[str, Any]:
+def verdict_fields(
+    entry: Description, problem: Problem, examined: Examined, shrunk: Shrunk | None = None
+) -> dict[str, Any]:
     """Return the journal's line of one verdict: without the seed, which whoever is judged could read there."""
     verdict = examined.verdict
     return {
@@ -102,7 +105,14 @@ def verdict_fields(entry: Description, problem: Problem, examined: Examined) -> 
         "error_ulp": verdict.error_ulp,
         "deviations": list(verdict.deviations),
         "labels": list(verdict.labels),
-        "failures": [{"quantity": failure.quantity, "message": failure.message} for failure in verdict.failures],
+        "failures": [
+            {
+                "quantity": failure.quantity,
+                "message": failure.message,
+                **counterexamples.told((shrunk or {}).get((problem.key, failure.quantity)), entry),
+            }
+            for failure in verdict.failures
+        ],
         "setup_s": examined.setup_s,
         "reproduce": reproduce(entry, problem),
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xentbench.checking import Checked
     from xentbench.spec import Description
-    from xentbench.sweep import Watch
+    from xentbench.watching import Watch
 
 SCHEMA: Final = 1
 MOST: Final = 100

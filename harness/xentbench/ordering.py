@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from xentbench import environment, options, planning, results, resuming
+from xentbench import environment, options, panel, planning, results, resuming
 from xentbench.shards import Shard
 from xentbench.spec import CROSS_ENTROPY, UsageError
 from xentbench.worker.clock import Clock
@@ -45,6 +45,7 @@ class Order:
         finished: how cells ended in earlier sittings.
         again: the command line that goes on, should this sitting be stopped.
         facts: what the journal holds of this sitting's start.
+        known: (name, problem key) of what earlier sittings found of accuracy alone.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Order:
     again: str
     facts: Mapping[str, Any]
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
+    known: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def missing(self) -> int:
@@ -87,15 +89,16 @@ def place(given: Given) -> Order:
     info["digest"] = resuming.digest(info)
     info["clock_trial"] = comparable_trial(results.trial(runs), info["environment"])
     journal = journal or results.create(runs, run, shard.part)
-    done = {}
+    done, known = {}, frozenset[tuple[str, str]]()
     if stored is not None or not journal.found(info):
         resuming.demand_same(_resumable(stored or results.head(journal.folder)), {**info, "run": journal.run})
-        done = results.finished(results.read(journal.folder))
+        stood = results.read(journal.folder)
+        done, known = results.finished(stood), results.graded(stood)
     files = {"--plugin": given.plugins, "": given.names, "--logits": [f for f in [given.asked["logits_file"]] if f]}
     again = resuming.command(journal.run, shard, str(runs), files)
     settings = {name: info["environment"].get(name) for name in environment.RESUMABLE}
     facts = {"part": journal.part, "digest": info["digest"], "environment": settings}
-    return Order(plan.share(shard), plan, journal, again, facts, done)
+    return Order(plan.share(shard), plan, journal, again, facts, done, known)
 
 
 def _shard(how: Mapping[str, Any]) -> Shard:
@@ -178,11 +181,13 @@ def _plan(given: Given) -> tuple[Plan, tuple[str, ...]]:
     phases = options.phases(how["phase_names"])
     wanted = options.wanted(asked, "smoke" if preset_name == "quick" else "default")
     posed = planning.pose(wanted, asked["logits_file"])
-    keys = [problem.key for problem in posed.problems]
+    accuracy = panel.accuracy(list(dict.fromkeys(p.device for p in posed.problems if p.key not in posed.skipped)))
+    keys = [problem.key for problem in (*posed.problems, *accuracy)]
     entries = options.chosen(given.names, given.globs, given.plugins, keys)
     conditions, both = options.conditions(how)
     seed = options.fresh_seed(how["seed"])
-    return planning.make(posed, entries, phases, preset, seed, conditions, beside_cold=both), tuple(asked["grid"])
+    plan = planning.make(posed, entries, phases, preset, seed, conditions, beside_cold=both, accuracy=accuracy)
+    return plan, tuple(asked["grid"])
 
 
 def head(plan: Plan, given: Given, shard: Shard, grids: Sequence[str]) -> dict[str, Any]:

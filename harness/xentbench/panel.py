@@ -229,6 +229,8 @@ _COMPILED: Final = (
     "N=33,C=10,weight=random,ignored=0.3,reduction=none,mode=no-grad",
     "N=16,C=1000,dtype=bfloat16,mode=no-grad",
 )
+_ACCURACY_FAMILIES: Final = ("normal", "uniform", "equal", "peaked", "wide", "masked")
+"""Of logits: from what every loss bears to what needs the maximum subtracted, and -inf where a class is ruled out."""
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {"quick": _QUICK, "full": (*_QUICK, *_FULL), "compiled": _COMPILED}
 
 
@@ -246,6 +248,19 @@ def panel(name: str) -> tuple[Problem, ...]:
         msg = f"panel {name!r} is unknown: {nearest(name, _KEYS)}"
         raise UsageError(msg)
     return _panel(name)
+
+
+def accuracy(devices: Sequence[str]) -> tuple[Problem, ...]:
+    """Return what `bench` asks for accuracy alone: every dtype with every family of logits, on each of the devices.
+
+    32 rows of 1000 classes, whose losses are told one by one: the largest error in units in the last place is of a row.
+    """
+    return tuple(
+        Problem(batch_size=32, num_classes=1000, reduction="none", dtype=dtype, logits=family, device=device)
+        for device in devices
+        for dtype in DTYPE_BYTES
+        for family in _ACCURACY_FAMILIES
+    )
 
 
 @functools.cache

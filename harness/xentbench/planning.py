@@ -65,7 +65,7 @@ class Plan:
         warnings: for the person, before the run and in its report.
         conditions: that everybody is timed under.
         beside_cold: whether every cell is timed with the default allocator as well.
-        beside_cold: whether every cell is timed with the default allocator as well.
+        accuracy: problems that are asked for accuracy alone, and never timed.
         seed: of every number in the run; secret until it has ended.
         preset: how much may be spent.
     """
@@ -80,6 +80,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     conditions: environment.Conditions = field(default_factory=environment.Conditions)
     beside_cold: bool = False
+    accuracy: tuple[Problem, ...] = ()
 
     @property
     def asked(self) -> tuple[Problem, ...]:
@@ -88,7 +89,7 @@ class Plan:
 
     def share(self, shard: Shard) -> Plan:
         """Return the plan of one share of the problems."""
-        return dataclasses.replace(self, problems=shard.of(self.problems))
+        return dataclasses.replace(self, problems=shard.of(self.problems), accuracy=shard.of(self.accuracy))
 
     @property
     def cells(self) -> int:
@@ -132,7 +133,7 @@ class Plan:
         starts = START_S * len(usable) * (1 + self.preset.workers * self.duels)
         compiling = sum(entry.compiles for entry in usable)
         compiles = compiling * (COMPILE_FIRST_S + COMPILE_NEXT_S * max(0, len(self.asked) - 1))
-        judging = sum(map(judge_estimate_s, self.asked)) * len(usable)
+        judging = sum(map(judge_estimate_s, (*self.asked, *self.accuracy))) * len(usable)
         return (starts + compiles + judging) / max(1, min(cores, 2))
 
     def measure_estimate_s(self) -> float:
@@ -262,6 +263,7 @@ def make(
     conditions: environment.Conditions | None = None,
     *,
     beside_cold: bool = False,
+    accuracy: Sequence[Problem] = (),
 ) -> Plan:
     """Return the plan of asking these implementations the posed problems, under the conditions that can be had here.
 
@@ -285,6 +287,7 @@ def make(
         warnings=(*posed.warnings, *notes),
         conditions=had,
         beside_cold=beside_cold and had.allocator == "warm",
+        accuracy=tuple(accuracy),
     )
 
 

@@ -258,7 +258,7 @@ def read(folder: Path) -> Run:
     records, damage = _records(folder, JOURNAL, run)
     sittings = _sittings(records)
     seeds = {sitting["sitting"]: sitting["seed"] for sitting in sittings}
-    kinds = {
+    kinds: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], tuple[str, ...], Iterable[str]]] = {
         "cell": (_cell_row, CELL, CELL_COLUMNS),
         "verdict": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
         "accuracy": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
@@ -297,6 +297,11 @@ def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
         if phase in set(Phase) and status in set(Status)
         if status in UNASKED or name in unasked or (name, key) in judged
     }
+
+
+def graded(run: Run) -> frozenset[tuple[str, str]]:
+    """Return the implementations and problem keys that were asked for accuracy alone."""
+    return frozenset(run.accuracies[[*CELL[:2]]].itertuples(index=False, name=None))
 
 
 def load(run: str | Path) -> pd.DataFrame:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.spec import Source
-    from xentbench.sweep import Watch
     from xentbench.twins import Trial
+    from xentbench.watching import Watch
 
 
 def bench(order: Order, watch: Watch) -> Run:
@@ -30,7 +30,8 @@ def bench(order: Order, watch: Watch) -> Run:
     """
     journal, start_s = order.journal, time.monotonic()
     journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
-    going, ended = sweep.Sweep(order.plan, journal, watch, finished=order.finished), "stopped"
+    going = sweep.Sweep(order.plan, journal, watch, finished=order.finished, known=order.known)
+    ended = "stopped"
     try:
         going.run()
         ended = "finished"
@@ -79,10 +80,11 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def is_wrong(run: Run) -> bool:
-    """Whether any cell ended in something that is wrong and not declared."""
-    wrong = run.cells["status"].map(lambda status: Status(status).is_wrong)
+    """Whether any cell, or what was asked for accuracy alone, ended in something that is wrong and not declared."""
     declared = run.cells["labels"].str.contains("declared-deviation", na=False)
-    return bool((wrong & ~declared).any())
+    graded = run.accuracies[run.accuracies["deviations"] == ""]
+    statuses = [*run.cells.loc[~declared, "status"], *graded["status"]]
+    return any(Status(status).is_wrong for status in statuses)
 
 
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from xentbench.mistakes import Mistake, Right
-    from xentbench.sweep import Watch
     from xentbench.twins import Trial
+    from xentbench.watching import Watch
 
 FEW_RIGHT: Final = 3
 """Right losses that a quick trial asks."""

@@ -15,9 +15,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import devices, environment, machine
+from xentbench.accuracies import Accuracies
+from xentbench.counterexamples import Finder, Shrunk
 from xentbench.crews import Crew, Examinee, Purse
 from xentbench.devices import StoppedError
 from xentbench.due import Due, cell_fields, declared, is_slow_at_first, split, verdict_fields
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from xentbench.journal import Journal
     from xentbench.planning import Plan
     from xentbench.squads import Timed
+    from xentbench.watching import Watch
 
     Right = Mapping[str, Sequence[Description]]
 
@@ -45,22 +48,6 @@ REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
 WORKER_BYTES: Final = 180 * 2**20
 """Memory of a worker that holds nothing but torch, its share of what all map counted in (proportional set size)."""
-
-
-class Watch(Protocol):
-    """Who looks on: a progress bar, plain lines, or nobody."""
-
-    def stage(self, title: str, steps: int) -> None:
-        """A stage of so many steps begins."""
-
-    def step(self, text: str) -> None:
-        """One step is done; the text says which."""
-
-    def cell(self, fields: Mapping[str, Any]) -> None:
-        """A cell is finished."""
-
-    def left(self, seconds: float) -> None:
-        """The run will take about so much longer."""
 
 
 @dataclass(slots=True)
@@ -75,6 +62,7 @@ class Sweep:
         survey: what the bounds beside every time rest on.
         examined: what the judge found, by implementation and problem key.
         finished: how cells ended in earlier sittings of this run.
+        known: what earlier sittings found of accuracy alone.
     """
 
     plan: Plan
@@ -84,6 +72,7 @@ class Sweep:
     survey: Survey = field(default_factory=lambda: Survey(machine.measure))
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
+    known: frozenset[tuple[str, str]] = frozenset()
     _due: Due = field(init=False)
     _telling: threading.Lock = field(default_factory=threading.Lock)
     _stopped: threading.Event = field(default_factory=threading.Event)
@@ -112,6 +101,7 @@ class Sweep:
             examinees = {
                 entry.name: stack.enter_context(self._examinee(entry, builds)) for entry in self.plan.implementations
             }
+            finders = {name: Finder(examinee, questions) for name, examinee in examinees.items()}
             for problem in self.plan.asked:
                 entries = self._due.entries(problem)
                 if not entries or self._is_late(deadline_s, entries, problem):
@@ -123,13 +113,16 @@ class Sweep:
                     for e in entries
                 ]
                 seen = [self._seen(entry, problem, job.result()) for entry, job in zip(entries, jobs, strict=True)]
+                found = list(pool.map(lambda e, x, p=problem: finders[e.name].find({p: x.verdict}), entries, seen))
                 # Written when all have answered: a failure's message tells the right answer.
-                for entry, examined in zip(entries, seen, strict=True):
-                    self._judged(entry, problem, examined)
+                for entry, examined, shrunk in zip(entries, seen, found, strict=True):
+                    self._judged(entry, problem, examined, shrunk)
                 questions.forget(problem)
                 rate_s = (self.now_s() - started_s) / max(1, len(self.examined))
                 left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
+            graded = Accuracies(self.plan, self.journal, self.watch, self.known)
+            graded.ask(examinees, finders, questions, pool, lambda: self.now_s() >= deadline_s)
         for examinee in examinees.values():
             if examinee.forged:
                 self._distrust(examinee.entry, Status.FORGED, examinee.forged)
@@ -147,9 +140,9 @@ class Sweep:
         self.watch.step(f"{entry.name} at {problem.label}: {examined.verdict.status}")
         return examined
 
-    def _judged(self, entry: Description, problem: Problem, examined: Examined) -> None:
+    def _judged(self, entry: Description, problem: Problem, examined: Examined, shrunk: Shrunk) -> None:
         verdict = examined.verdict
-        self.journal.verdict(verdict_fields(entry, problem, examined))
+        self.journal.verdict(verdict_fields(entry, problem, examined, shrunk))
         if verdict.status is not Status.PASSED:  # in any sitting: no time of it stands then
             self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
 

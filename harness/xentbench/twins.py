@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from xentbench.measured import Measured
-    from xentbench.sweep import Watch
+    from xentbench.watching import Watch
 
 PROBLEMS: Final = {Problem(batch_size=8, num_classes=10): 0.25, Problem(batch_size=128, num_classes=1000): 0.4}
 """What is timed -> the most seconds that one duel may take."""
