@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from xentbench import compare, environment
-from xentbench.results import CELL_COLUMNS, Run
+from xentbench.columns import CELL_COLUMNS
+from xentbench.results import Run
 from xentbench.spec import EnvironmentMismatchError, Outcome
 
 ALIKE = dict.fromkeys(environment.COMPARABLE, "as ever")

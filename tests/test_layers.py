@@ -19,6 +19,7 @@ LAYERS = [
         "spec",
         "shards",
         "watching",
+        "settings",
         "drawing",
         "inputs",
         "problems",
@@ -30,7 +31,7 @@ LAYERS = [
     *("doubledouble", "rows", "paired", "streaming", "oracle", "sampling", "posing"),
     *("bounds", "curvature", "elementwise", "laws", "diagnosis", "quantities", "parity", "panel"),
     "mistakes",
-    *("statistics", "machine", "limits", "environment", "journal", "results"),
+    *("statistics", "machine", "limits", "environment", "journal", "columns", "results"),
     *(
         "worker",
         "templates",
@@ -72,7 +73,7 @@ LAYERS = [
         "twins",
         "selftest",
     ),
-    *("report", "console", "options", "judging", "ordering", "showing", "running", "cli"),
+    *("report", "console", "options", "configuration", "judging", "ordering", "showing", "running", "cli"),
 ]
 WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xentbench import load, results
+from xentbench import columns, load, results
 from xentbench.journal import sealed
 from xentbench.spec import UsageError
 
@@ -42,7 +42,7 @@ def journal(tmp_path: Path) -> results.Journal:
 def test_what_was_written_is_read_back_with_the_problems_columns(journal: results.Journal):
     journal.cell(CELL, {"bursts_wall_ns": [[[[1, 2, 3]]]]})
     frame = results.read(journal.folder).cells
-    assert list(frame.columns) == list(results.CELL_COLUMNS)
+    assert list(frame.columns) == list(columns.CELL_COLUMNS)
     row = frame.iloc[0]
     assert (row["batch_size"], row["num_classes"], row["label"], row["labels"]) == (8, 10, "(8, 10)", "delegate")
     assert load(journal.folder).equals(frame)
@@ -119,7 +119,7 @@ def test_a_run_is_found_by_folder_id_or_latest(journal: results.Journal):
 def test_a_run_without_cells_is_an_empty_table_with_all_columns(journal: results.Journal):
     run = results.read(journal.folder)
     assert run.cells.empty
-    assert list(run.verdicts.columns) == list(results.VERDICT_COLUMNS)
+    assert list(run.verdicts.columns) == list(columns.VERDICT_COLUMNS)
     assert stat.S_ISDIR(journal.folder.stat().st_mode)
 
 
@@ -213,3 +213,33 @@ def test_shards_that_never_met_on_one_disk_are_told_where_they_differ(tmp_path: 
     assert "cpu (was one, is another)" in notes[0]
     assert "shard 3of3" in notes[1]
     assert "source" in notes[1]
+
+
+def test_every_table_is_loaded_by_name_with_its_columns_though_the_run_is_empty(journal: results.Journal):
+    for name, documented in columns.TABLES.items():
+        assert list(load(journal.folder, name).columns) == list(documented)
+        assert load(journal.folder, name).empty
+    with pytest.raises(UsageError, match="table 'verdict' is unknown: did you mean 'verdicts'"):
+        load(journal.folder, "verdict")
+
+
+def test_a_loaded_table_tells_of_which_run_it_is(journal: results.Journal):
+    journal.head({**HEAD, "started": "2026-03-01T12:00:00+00:00", "environment": {"torch": "2.13.0"}})
+    told = load(journal.folder).attrs
+    assert (told["run"], told["environment"]["torch"]) == (journal.run, "2.13.0")
+
+
+def test_runs_are_loaded_from_where_the_project_keeps_them(
+    journal: results.Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal.cell(CELL)
+    assert len(load("latest", results=journal.folder.parent)) == 1
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    with pytest.raises(UsageError, match="'latest' was not found"):
+        load("latest")
+    (tmp_path / "pyproject.toml").write_text("[tool.xentbench]\nresults = 'runs'")
+    assert len(load("latest")) == 1
+    (tmp_path / "pyproject.toml").write_text("[tool.xentbench]\nresults = 3")
+    with pytest.raises(UsageError, match=r"pyproject.toml: tool.xentbench.results expected text, got 3"):
+        load("latest")

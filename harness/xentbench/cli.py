@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from xentbench import options
+from xentbench import configuration, options
 from xentbench.spec import EnvironmentMismatchError, UsageError, inert
 
 STDOUT = "-"
@@ -22,6 +22,7 @@ OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 @click.group(
+    cls=configuration.Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for.",
 )
@@ -36,7 +37,9 @@ def cli() -> None:
 
 
 @cli.command(name="list")
-@click.option("--plugin", "plugins", multiple=True, help="Python file with more implementations; repeatable.")
+@click.option(
+    "--plugin", "plugins", multiple=True, type=click.Path(), help="Python file with more implementations; repeatable."
+)
 @options.json_option
 def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
     """Show every implementation that is found, and every source that fails to load.

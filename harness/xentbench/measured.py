@@ -52,7 +52,7 @@ class Regime:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a cell's duel showed; the fields carry the names of `results.CELL_COLUMNS`."""
+    """What a cell's duel showed; the fields carry the names of `columns.CELL_COLUMNS`."""
 
     status: Status
     reason: str = ""

@@ -37,6 +37,8 @@ JUDGED: Final[Grids] = {
     **problems.GRIDS,
 }
 """Grids of `parity`: the judge's panels besides those that are timed."""
+OWN_GRIDS: Final = "xentbench.grids"
+"""Where click's context holds a project's own grids: name -> problems."""
 
 
 def problem_options(grids: Grids = problems.GRIDS) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -67,7 +69,13 @@ def _problem_options(grids: Grids, command: Callable[..., Any]) -> Callable[...,
 def implementation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `NAMES`, `--implementation` and `--plugin`."""
     for option in (
-        click.option("--plugin", "plugins", multiple=True, help="Python file with more implementations; repeatable."),
+        click.option(
+            "--plugin",
+            "plugins",
+            multiple=True,
+            type=click.Path(),
+            help="Python file with more implementations; repeatable.",
+        ),
         click.option("--implementation", "globs", multiple=True, help="Name or glob, e.g. 'compiled-*'; repeatable."),
         click.argument("names", nargs=-1),
     ):
@@ -88,7 +96,7 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
     Args:
         asked: what `problem_options` passed.
         default_grid: where no problem is named.
-        grids: that may be named.
+        grids: that may be named, besides the project's own.
 
     Raises:
         UsageError: an unknown grid or axis value, or sizes together with a grid.
@@ -100,12 +108,20 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
         msg = "--batch-size and --num-classes make a sweep of their own: give them without --grid and --logits"
         raise UsageError(msg)
     chosen = [Problem.parse(key) for key in asked["problem"]]
+    grids = {**grids, **_own_grids()}
     chosen += [problem for name in asked["grid"] for problem in problems.grid(name, grids)]
     if asked["logits_file"]:
         chosen.append(Problem(logits="file"))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
     return problems.product(chosen or problems.grid(default_grid, grids), given)
+
+
+def _own_grids() -> Grids:
+    """Return the project's own grids, where a verb runs in one."""
+    context = click.get_current_context(silent=True)
+    own = {} if context is None else context.meta.get(OWN_GRIDS, {})
+    return {name: functools.partial(tuple, listed) for name, listed in own.items()}
 
 
 def _values(name: str, texts: Sequence[str]) -> tuple[Any, ...]:

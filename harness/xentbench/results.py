@@ -17,115 +17,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from xentbench import environment
+from xentbench import columns, environment, settings
 from xentbench.files import write_atomically
 from xentbench.journal import HEAD, JOURNAL, READABLE, SAMPLES, Journal, lines, parts
-from xentbench.spec import Phase, Problem, Status, UsageError
+from xentbench.spec import Phase, Problem, Status, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    Row = Callable[[dict[str, Any]], dict[str, Any]]
 
 CELL: Final = ("implementation", "problem", "phase")
 """What names a cell."""
 UNASKED: Final = (Status.SKIPPED, Status.UNSUPPORTED, Status.IMPORT_FAILED)
 """How cells may end that nobody was asked, and of which there is no verdict."""
+RUNS: Final = Path("results/runs")
+"""Where runs are kept if nothing else is said."""
 TRIAL: Final = "clock.json"
 """Beside the runs' folders: the latest self-test of the clock."""
 TRIAL_SCHEMA: Final = 1
-
-CELL_COLUMNS: Final[Mapping[str, str]] = {
-    "implementation": "name of the entrant",
-    "problem": "canonical key of the problem",
-    "label": "the problem as people write it",
-    "size_label": "shape of the logits, with the workload's name",
-    "batch_size": "N; None when unbatched",
-    "num_classes": "C",
-    "elements": "number of logits",
-    "dtype": "dtype of the logits",
-    "device": "where the tensors are",
-    "logits": "family of logits, or the recorded workload",
-    "reduction": "mean, sum or none",
-    "phase": "forward-no-grad, forward, backward or forward+backward",
-    "status": "how the cell ended",
-    "reason": "what qualifies the status or an inconclusive comparison",
-    "labels": "what is honest but must be known, comma-separated",
-    "grade": "accuracy grade of this problem's answers",
-    "ratio": "time over the baseline's, call by call in the same process",
-    "ratio_low": "lower end of its interval",
-    "ratio_high": "upper end of its interval",
-    "clock": "which time decides and gives the ratio: wall, or cpu (calls of 1 ms and more, one thread)",
-    "other_ratio": "the ratio by the other of the two (on a device: by its own events), where calls take 0.1 ms",
-    "other_low": "lower end of its interval",
-    "other_high": "upper end of it",
-    "worker_log_ratios": "of every worker, the median of its bursts' medians of log(ratio); a list",
-    "worker_quickest_log_ratios": "of every worker, log of its quickest call over the baseline's quickest; a list",
-    "verdict": "faster, slower, same or inconclusive",
-    "latency_s": "median time of a call, seconds",
-    "latency_p05_s": "5th percentile",
-    "latency_p95_s": "95th percentile",
-    "baseline_latency_s": "median time of the baseline in the same workers",
-    "empty_call_s": "median time of a call that does nothing, which every time here contains, seconds",
-    "canary_low": "lower end of the interval of the baseline's twin over the baseline (must hold 1)",
-    "canary_high": "upper end of it",
-    "rounds": "rounds kept, over all workers",
-    "workers": "processes that measured",
-    "cpu_share": "CPU time over wall time of the timed calls",
-    "minor_faults": "page faults of a typical call",
-    "baseline_minor_faults": "the same of the baseline",
-    "cold_ratio": "the ratio with the default allocator (--allocator both)",
-    "cold_low": "lower end of its interval",
-    "cold_high": "upper end of it",
-    "cold_latency_s": "median time of a call with the default allocator, seconds",
-    "cold_minor_faults": "page faults of a typical call with it",
-    "cold_reason": "what qualifies the comparison with it",
-    "peak_bytes": "peak extra memory of the phase, by torch's allocator",
-    "saved_bytes": "what a forward with grad keeps for its backward, less the loss; None for forward-no-grad",
-    "peak_resident_bytes": "growth of the process's resident size at its highest; None below 16 MiB of logits",
-    "minimum_bytes": "least possible peak",
-    "floor_s": "bytes that must be moved, over this machine's best measured bandwidth: no right answer takes less",
-    "limit_s": "the floor, or the time of the least exponentials at this machine's measured rate where it is longer",
-    "limit_by": "which of the two the limit is: bytes or exp",
-    "reached_ratio": "limit over median time: 1 is all that memory and the libraries' exponentials allow",
-    "setup_s": "cold set-up (compilation) for this problem, all phases, seconds",
-}
-"""The columns that `load` returns, one row a cell (implementation, problem, phase); NaN or None where not measured."""
-
-VERDICT_COLUMNS: Final = (
-    "implementation",
-    "problem",
-    "label",
-    "dtype",
-    "logits",
-    "status",
-    "grade",
-    "reason",
-    "checks",
-    "bound_ratio",
-    "error_ulp",
-    "deviations",
-    "labels",
-    "failures",
-    "setup_s",
-    "reproduce",
-)
-
-TRAINING_COLUMNS: Final[Mapping[str, str]] = {
-    "implementation": "name of the entrant whose loss trained the model",
-    "workload": "digits or text: data, model and recipe",
-    "status": "passed, trains-differently, or how it ended otherwise",
-    "reason": "what qualifies the status",
-    "steps": "optimiser steps that were made",
-    "losses": "of every step, the true mean loss of the batch (by F.cross_entropy in float64); a list",
-    "losses_low": "of every step, the lower end of what right implementations come to; a list",
-    "losses_high": "of every step, the upper end of it; a list",
-    "curve_ratio": "largest distance of the curve from the baseline's, in units of the bound (1 or less passes)",
-    "weights_ratio": "distance of the final weights from the baseline's, in units of the bound",
-    "held_out_loss": "mean loss of rows that were not trained on, at the end",
-    "held_out_accuracy": "share of them that is classified right",
-    "wall_s": "time that training took, set-up included, seconds",
-    "reproduce": "the command that trains so again",
-}
-"""The columns of `Run.trainings`: one row an (implementation, workload)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +46,7 @@ class Run:
     wall_s (their sum), machine (by device, what `machine.measure` saw), seed (where all had the same) and sittings, a
     list: sitting, part, started, ended, seed, wall_s, machine. One that was killed told nothing after its start.
     `accuracies` are verdicts on problems that were asked for accuracy alone, by dtype and family of logits; `trainings`
-    has the columns of `TRAINING_COLUMNS`. Both are empty where nothing of the kind was asked.
+    has the columns of `columns.TRAINING_COLUMNS`. Both are empty where nothing of the kind was asked.
     """
 
     path: Path
@@ -258,16 +168,16 @@ def read(folder: Path) -> Run:
     records, damage = _records(folder, JOURNAL, run)
     sittings = _sittings(records)
     seeds = {sitting["sitting"]: sitting["seed"] for sitting in sittings}
-    kinds: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], tuple[str, ...], Iterable[str]]] = {
-        "cell": (_cell_row, CELL, CELL_COLUMNS),
-        "verdict": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
-        "accuracy": (lambda line: _verdict_row(line, seeds), CELL[:2], VERDICT_COLUMNS),
-        "training": (dict, ("implementation", "workload"), TRAINING_COLUMNS),
+    kinds: dict[str, tuple[Row, tuple[str, ...], Mapping[str, str]]] = {
+        "cell": (_cell_row, CELL, columns.CELL_COLUMNS),
+        "verdict": (lambda line: _verdict_row(line, seeds), CELL[:2], columns.VERDICT_COLUMNS),
+        "accuracy": (lambda line: _verdict_row(line, seeds), CELL[:2], columns.VERDICT_COLUMNS),
+        "training": (dict, ("implementation", "workload"), columns.TRAINING_COLUMNS),
     }
     tables, notes = {}, list(damage)
-    for kind, (row, keys, columns) in kinds.items():
+    for kind, (row, keys, documented) in kinds.items():
         rows, odd = _rows((record for record in records if record["kind"] == kind), row, keys)
-        tables[kind] = _in_plan_order(_frame(rows, list(columns)), info)
+        tables[kind] = _in_plan_order(columns.frame(rows, documented), info)
         notes += odd
     return Run(
         folder,
@@ -304,16 +214,39 @@ def graded(run: Run) -> frozenset[tuple[str, str]]:
     return frozenset(run.accuracies[[*CELL[:2]]].itertuples(index=False, name=None))
 
 
-def load(run: str | Path) -> pd.DataFrame:
-    """Return a run's cells as a tidy DataFrame: one row a cell, columns as `CELL_COLUMNS` documents them.
+def load(run: str | Path, table: str = "cells", *, results: str | Path | None = None) -> pd.DataFrame:
+    """Return a table of a run as a tidy DataFrame, in plan order; `xentbench.columns.TABLES` documents the columns.
+
+    Every column is there, whatever the run holds. What was not measured is missing (`isna()`). The frame's `attrs` tell
+    the run, its contract, when it was started, and its environment.
 
     Args:
-        run: the run's folder.
+        run: its folder, its id, or `latest`.
+        table: `cells`, one row a (implementation, problem, phase); `verdicts`, one row a judged (implementation,
+            problem); `accuracies`, the same of problems that were asked for accuracy alone; `trainings`, one row a
+            (implementation, workload).
+        results: folder that runs are kept in; without it the `results` of `pyproject.toml`, else `results/runs`.
 
     Raises:
-        UsageError: no run there.
+        UsageError: no such run or table.
+
+    Example:
+        >>> cells = xentbench.load("latest")  # doctest: +SKIP
+        >>> cells[cells["phase"] == "forward"].pivot_table("ratio", "implementation", "label")  # doctest: +SKIP
     """
-    return read(find(run, Path("results/runs"))).cells
+    if table not in columns.TABLES:
+        msg = f"table {table!r} is unknown: {nearest(table, columns.TABLES)}"
+        raise UsageError(msg)
+    folder = Path(results) if results is not None else settings.results(RUNS)
+    found = read(find(run, folder))
+    told: pd.DataFrame = getattr(found, table).copy()
+    told.attrs = {
+        "run": found.id,
+        "contract": found.info.get("contract"),
+        "started": found.info.get("started"),
+        "environment": found.info.get("environment", {}),
+    }
+    return told
 
 
 def samples(folder: Path) -> list[dict[str, Any]]:
@@ -336,9 +269,7 @@ def _records(folder: Path, name: str, run: str) -> tuple[list[dict[str, Any]], l
     return good, damage
 
 
-def _rows(
-    records: Iterable[dict[str, Any]], row: Callable[[dict[str, Any]], dict[str, Any]], keys: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(records: Iterable[dict[str, Any]], row: Row, keys: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row for each key, made from its latest record, and notes about records that make no row."""
     latest: dict[tuple[str, ...], dict[str, Any]] = {}
     odd = []
@@ -408,10 +339,6 @@ def _verdict_row(line: Mapping[str, Any], seeds: Mapping[str, int | None]) -> di
     # Schema 1 kept the seed in the line, where whoever was judged could read it while the run went on.
     again = {} if seed is None else {"reproduce": f"{line['reproduce']} --seed {seed}"}
     return {**_problem_fields(line["problem"]), **line, **joined, **again}
-
-
-def _frame(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows)).reindex(columns=columns)
 
 
 def _in_plan_order(rows: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:

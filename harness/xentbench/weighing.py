@@ -64,7 +64,7 @@ class Weighed:
         return tuple(label for label, is_so in told.items() if is_so)
 
     def fields(self) -> dict[str, Any]:
-        """Return the columns of `results.CELL_COLUMNS` that it fills."""
+        """Return the columns of `columns.CELL_COLUMNS` that it fills."""
         return {name: getattr(self, name) for name in ("peak_bytes", "saved_bytes", "peak_resident_bytes")}
 
 
