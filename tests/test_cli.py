@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
@@ -84,6 +85,15 @@ BAD = {
     "targets out of range": (["parity", "--logits", "{tmp}/range.safetensors"], "target"),
     "results folder": (["bench", "--results", "{tmp}/notes.txt"], "--results expected a folder that can be written"),
     "json file": (["list", "--json", "{tmp}/no/such/folder/x.json"], "--json expected a file that can be written"),
+    "markdown file": (["bench", "--markdown", "{tmp}/no/x.md"], "--markdown expected a file that can be written"),
+    "junit file": (["parity", "--junit", "{tmp}"], "--junit expected a file that can be written"),
+    "two results on one output": (
+        ["bench", "--json", "-", "--markdown", "-"],
+        "--json and --markdown expected at most",
+    ),
+    "no settings": (["list", "--config", "{tmp}/absent.toml"], "absent.toml expected a file that can be read"),
+    "settings of binary": (["bench", "--config", "{tmp}/dtype.safetensors"], "dtype.safetensors expected TOML"),
+    "settings of nothing": (["bench", "--config", "{tmp}/unknown.toml"], "did you mean 'budget'"),
     "no such revision": (["compare", "no-such-rev:examples/tutorial.py:loss", "naive"], "no revision 'no-such-rev'"),
     "a run and an implementation": (["compare", "{tmp}/run", "naive"], "got one of each"),
     "shard of nothing": (["bench", "--shard", "9/8", "--run", "r"], "--shard expected I/N"),
@@ -103,6 +113,7 @@ BAD = {
 def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     (folder / "notes.txt").write_text("hello")
+    (folder / "unknown.toml").write_text("[tool.xentbench]\nbugdet = '5m'")
     (folder / "run").mkdir()
     (folder / "run" / "run.json").write_text("{}")
     (folder / "old").mkdir()
@@ -226,7 +237,7 @@ def test_a_run_has_a_cell_for_every_implementation_problem_and_phase(small_run):
 def test_a_run_leaves_its_tables_page_and_figures(small_run):
     folder, _ = small_run
     path = Path(json.loads((folder / "out.json").read_text())["path"])
-    for name in ("table.csv", "report.md", "report.html", "run.json", "journal.jsonl", "samples.jsonl"):
+    for name in ("table.csv", "summary.md", "report.md", "report.html", "run.json", "journal.jsonl", "samples.jsonl"):
         assert (path / name).stat().st_size > 0, name
     assert list(path.rglob("*.svg"))
     assert list(path.rglob("*.png"))
@@ -241,6 +252,47 @@ def test_a_report_is_made_again_from_the_journal_alone(small_run, tmp_path: Path
     seen = xentbench("report", "latest", "--results", str(folder / "runs"), "--output", str(tmp_path / "again"))
     assert seen.returncode == 0
     assert (tmp_path / "again" / "report.html").exists()
+
+
+def test_a_run_is_told_in_short_and_to_other_tools(small_run, tmp_path: Path):
+    folder, _ = small_run
+    where = ("report", "latest", "--results", str(folder / "runs"), "--output", str(tmp_path))
+    seen = xentbench(*where, "--markdown", "-", "--pytest-benchmark", str(tmp_path / "b.json"))
+    assert seen.returncode == 0, seen.stderr
+    assert seen.stdout == (tmp_path / "summary.md").read_text()
+    assert seen.stdout.startswith("**Cross-entropy in PyTorch.** Of 4 implementations")
+    told = json.loads((tmp_path / "b.json").read_text())["benchmarks"]
+    assert {each["params"]["implementation"] for each in told} == {"good"}
+    assert len(told) == 8
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("option", ["--markdown", "--pytest-benchmark", "--json"])
+def test_a_full_disk_is_one_line(small_run, tmp_path: Path, option: str):
+    folder, _ = small_run
+    seen = xentbench("report", "--results", str(folder / "runs"), "--output", str(tmp_path), option, "/dev/full")
+    assert (seen.returncode, seen.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in seen.stderr
+
+
+def test_a_project_sets_its_plugins_and_grids_and_the_verdicts_go_to_a_ci(tmp_path: Path):
+    plugin(tmp_path, ONE_GOOD + "@implementation('bad')\ndef bad(input, target):\n    return input.sum()\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.xentbench]\nplugin = 'losses.py'\nimplementation = ['good', 'bad']\ngrid = 'ours'\n"
+        "[tool.xentbench.grids]\nours = ['N=8,C=10', 'N=4,C=3,dtype=bfloat16']\n"
+    )
+    (tmp_path / "deep").mkdir()
+    seen = xentbench("parity", "--junit", "-", cwd=tmp_path / "deep")
+    assert seen.returncode == 1, seen.stderr
+    assert "settings of ../pyproject.toml: implementation, plugin, grid" in seen.stderr.splitlines()[0]
+    suites = {suite.get("name"): suite for suite in ET.fromstring(seen.stdout)}  # noqa: S314 - our own
+    assert {name: (suite.get("tests"), suite.get("failures")) for name, suite in suites.items()} == {
+        "good": ("2", "0"),
+        "bad": ("2", "2"),
+    }
+    again = xentbench("parity", "--junit", "-", "--no-config", "--problem", "N=8,C=10", "naive", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "settings" not in again.stderr
 
 
 def test_a_run_compared_with_itself_is_never_worse(small_run):

@@ -73,7 +73,19 @@ LAYERS = [
         "twins",
         "selftest",
     ),
-    *("report", "console", "options", "configuration", "judging", "ordering", "showing", "running", "cli"),
+    *(
+        "report",
+        "exchange",
+        "console",
+        "options",
+        "configuration",
+        "judging",
+        "junit",
+        "ordering",
+        "showing",
+        "running",
+        "cli",
+    ),
 ]
 WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
 

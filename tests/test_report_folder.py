@@ -9,7 +9,7 @@ from xentbench.report import folder, page
 
 def test_the_folder_holds_every_form_of_the_report(tmp_path: Path) -> None:
     paths = report.write(make_run("smoke"), tmp_path / "new" / "run")
-    assert {"table.csv", "report.md", "report.html", "summary.png", "figures/summary.svg"} <= set(paths)
+    assert {"table.csv", "summary.md", "report.md", "report.html", "summary.png", "figures/summary.svg"} <= set(paths)
     assert all(path.stat().st_size > 100 for path in paths.values())
     on_disk = {path for path in (tmp_path / "new" / "run").rglob("*") if path.is_file()}
     assert on_disk == set(paths.values())

@@ -66,6 +66,7 @@ class Checked:
             first also has the smallest counter-example, in one line and as a snippet of code (empty for the others).
         pattern: how many problems fail, and what they have in common; '' where none does.
         refused: problem key -> reason.
+        verdicts: problem key -> what the judge says of the answer, in the order asked; those refused before are none.
         not_offered: option of `F.cross_entropy` that it refuses -> reason.
     """
 
@@ -78,6 +79,7 @@ class Checked:
     pattern: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     not_offered: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @property
     def grade(self) -> Grade | None:
@@ -175,9 +177,11 @@ def conclude(
     verdicts = {problem: examined.verdict for problem, examined in seen.items()}
     refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
     answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
+    told = {problem.key: verdict for problem, verdict in verdicts.items()}
     not_offered = offers.refused(answered, refused)
     if not answered:
-        return Checked(entry, "unsupported", Status.UNSUPPORTED, refused=refused, not_offered=not_offered)
+        nothing = Status.UNSUPPORTED
+        return Checked(entry, "unsupported", nothing, refused=refused, not_offered=not_offered, verdicts=told)
     wrong = {problem: verdict for problem, verdict in answered.items() if verdict.is_wrong}
     failures = [
         {
@@ -214,6 +218,7 @@ def conclude(
         pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong]) if wrong else "",
         refused=refused,
         not_offered=not_offered,
+        verdicts=told,
     )
 
 

@@ -16,7 +16,6 @@ import click
 from xentbench import configuration, options
 from xentbench.spec import EnvironmentMismatchError, UsageError, inert
 
-STDOUT = "-"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -49,9 +48,9 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
     """  # noqa: D301
     from xentbench import registry, showing
 
-    options.check_json(json_file)
+    options.check_files(json=json_file)
     found = registry.discover(registry.sources(plugins), [], registry.cached(options.describe))
-    if json_file != STDOUT:
+    if json_file != options.STDOUT:
         showing.implementations(found)
     options.write_json(json_file, {"implementations": [showing.listed(entry) for entry in found]})
     return WRONG if any(entry.status.is_wrong for entry in found) else OK
@@ -65,6 +64,7 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
 @click.option("--baseline", type=click.Path(), help="Judge what FILE lists, at its seed; fail what became worse.")
 @click.option("--write-baseline", type=click.Path(), help="Write such a FILE, where everything is right.")
 @click.option("--found", type=click.Path(), help="Ask again what FILE holds, and add to it what fails now.")
+@click.option("--junit", "junit_file", type=click.Path(), help="Write the verdicts as JUnit XML; - is stdout.")
 @options.seed_option
 @options.json_option
 def parity(
@@ -79,18 +79,21 @@ def parity(
     \b
     Example: xentbench parity my_loss.py:cross_entropy
              xentbench parity 'nll-*' --grid quick --require-option weight,ignore_index
-             xentbench parity --baseline results/baselines/parity.json
+             xentbench parity --baseline results/baselines/parity.json --junit parity.xml
     """  # noqa: D301
-    from xentbench import judging, showing
+    from xentbench import judging, junit, showing
 
-    options.check_json(how["json_file"])
+    files = how["json_file"], how["junit_file"]
+    options.check_files(json=how["json_file"], junit=how["junit_file"])
     wanted = judging.read(names, globs, plugins, asked, how)
     if wanted.outdated:
         return _complain(wanted.outdated, WRONG)
     judged = judging.judge(wanted)
-    if how["json_file"] != STDOUT:
+    if options.STDOUT not in files:
         showing.judged(judged)
     options.write_json(how["json_file"], judged.record())
+    if how["junit_file"]:
+        options.write_text(how["junit_file"], junit.xml(judged))
     return WRONG if judged.is_wrong else OK
 
 
@@ -126,6 +129,7 @@ def parity(
 @click.option("--shard", metavar="I/N", help="Only share I of N of the run's problems; needs --run or --resume.")
 @options.seed_option
 @options.results_option
+@options.markdown_option
 @options.json_option
 def bench(  # click hands over options by name; `how` holds those that only say how the run is made
     names: tuple[str, ...],
@@ -142,9 +146,10 @@ def bench(  # click hands over options by name; `how` holds those that only say 
              xentbench bench --resume latest
              xentbench bench --grid llm --run nightly --shard 3/8
     """  # noqa: D301
-    from xentbench import console, ordering, planning, running, showing
+    from xentbench import console, ordering, planning, report, running, showing
 
-    options.check_json(how["json_file"])
+    files = how["json_file"], how["markdown_file"]
+    options.check_files(json=how["json_file"], markdown=how["markdown_file"])
     planning.require(how["require"])
     order = ordering.place(ordering.Given(names, globs, plugins, asked, how))
     showing.order(order)
@@ -157,34 +162,44 @@ def bench(  # click hands over options by name; `how` holds those that only say 
         if error.errno not in NO_ROOM:
             raise
         return _complain(f"{_named(error)}: finished cells are kept, make room and go on with: {order.again}", WRONG)
-    if how["json_file"] != STDOUT:
+    if options.STDOUT not in files:
         showing.bench(run, complete=running.is_complete(run, order.whole))
     options.write_json(how["json_file"], running.record(run))
+    if how["markdown_file"]:
+        options.write_text(how["markdown_file"], report.compact(run))
     return WRONG if running.is_wrong(run) else OK
 
 
 @cli.command()
 @click.argument("run", default="latest")
 @click.option("--output", type=click.Path(), help="Folder to write to. [default: the run's own]")
+@click.option("--pytest-benchmark", type=click.Path(), help="Write the times as pytest-benchmark's JSON; - is stdout.")
 @options.results_option
+@options.markdown_option
 @options.json_option
-def report(run: str, output: str | None, results: str, json_file: str | None) -> int:
+def report(run: str, output: str | None, results: str, **files: str | None) -> int:
     """Write the tables, figures and page of RUN (a folder, an id, or latest) again from its journal.
 
     \b
     Example: xentbench report latest --output site
+             xentbench report --markdown - >> "$GITHUB_STEP_SUMMARY"
+             xentbench report nightly-7 --pytest-benchmark 0007_nightly.json
     """  # noqa: D301
+    from xentbench import exchange, running, showing
     from xentbench import report as room
     from xentbench import results as store
-    from xentbench import running, showing
 
-    options.check_json(json_file)
+    options.check_files(**{name.removesuffix("_file"): file for name, file in files.items()})
     found = store.read(store.find(run, Path(results)))
     folder = options.writable_folder(output) if output else found.path
     room.write(found, folder)
-    if json_file != STDOUT:
+    if options.STDOUT not in files.values():
         showing.bench(found, folder)
-    options.write_json(json_file, running.record(found))
+    options.write_json(files["json_file"], running.record(found))
+    if file := files["markdown_file"]:
+        options.write_text(file, room.compact(found))
+    if file := files["pytest_benchmark"]:
+        options.write_text(file, exchange.pytest_benchmark(found))
     return OK
 
 
@@ -219,9 +234,9 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
     """  # noqa: D301
     from xentbench import running, showing
 
-    options.check_json(how["json_file"])
+    options.check_files(json=how["json_file"])
     differences = running.compare(first, second, asked, how)
-    if how["json_file"] != STDOUT:
+    if how["json_file"] != options.STDOUT:
         showing.differences(differences, first, second)
     told = [showing.difference(entry) for entry in differences]
     options.write_json(how["json_file"], {"first": first, "second": second, "differences": told})
@@ -246,14 +261,14 @@ def selftest(what: str, *, quick: bool, seed: int | None, results: str, json_fil
     from xentbench import console, running, showing
     from xentbench import selftest as trial
 
-    options.check_json(json_file)
+    options.check_files(json=json_file)
     seed, lines = options.fresh_seed(seed), []
     with console.progressing(console.errors()) as watch:
         if what != "clock":
             lines += trial.judge(seed, watch, quick=quick)
         if what != "judge":
             lines += trial.clock(running.clock_trial(seed, Path(results), watch, quick=quick))
-    if json_file != STDOUT:
+    if json_file != options.STDOUT:
         showing.scores(lines, seed)
     options.write_json(json_file, {"seed": seed, "lines": [line.record() for line in lines]})
     return OK if all(line.passed for line in lines) else WRONG

@@ -7,7 +7,6 @@ import json
 import math
 import re
 import secrets
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 _NAMES: Final = {"batch_size": "batch-size", "num_classes": "num-classes", "logits": "logits-family"}
 """Option names where they are not the axis's key."""
 _SIZES: Final = ("batch_size", "num_classes")
+STDOUT: Final = "-"
+"""In place of a file: standard output, which then holds this result alone."""
 _UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -84,6 +85,9 @@ def implementation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 json_option = click.option("--json", "json_file", type=click.Path(), help="Write the result as JSON; - is stdout.")
+markdown_option = click.option(
+    "--markdown", "markdown_file", type=click.Path(), help="Write a short table as Markdown; - is stdout."
+)
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Replay a run's seed. [default: a fresh one]")
 results_option = click.option(
     "--results", type=click.Path(), default="results/runs", show_default=True, help="Folder that runs are kept in."
@@ -208,15 +212,31 @@ def fresh_seed(seed: int | None) -> int:
     return secrets.randbits(48) if seed is None else seed
 
 
-def check_json(path: str | None) -> None:
-    """Refuse a `--json` file that cannot be written, before anything long starts."""
-    if path in (None, "-"):
-        return
+def check_files(**files: str | None) -> None:
+    """Refuse files that cannot be written, or two results on standard output, before anything long starts.
+
+    Args:
+        files: option, with underscores for its dashes, to the file that it names, None where it was not given.
+    """
+    named = {f"--{option.replace('_', '-')}": path for option, path in files.items() if path is not None}
+    on_stdout = [option for option, path in named.items() if path == STDOUT]
+    if len(on_stdout) > 1:
+        msg = f"{' and '.join(on_stdout)} expected at most one result on standard output: give the others a file"
+        raise UsageError(msg)
+    for option, path in named.items():
+        if path != STDOUT:
+            _check_file(option, path)
+
+
+def _check_file(option: str, path: str) -> None:
+    existed = Path(path).exists()
     try:
-        with Path(str(path)).open("a", encoding="utf-8"):
+        with Path(path).open("a", encoding="utf-8"):
             pass
+        if not existed:
+            Path(path).unlink()
     except OSError as error:
-        msg = f"--json expected a file that can be written, got {path!r}: {error.strerror}"
+        msg = f"{option} expected a file that can be written, got {path!r}: {error.strerror}"
         raise UsageError(msg) from None
 
 
@@ -236,11 +256,14 @@ def replaceable(path: str, option: str) -> Path:
 
 def write_json(path: str | None, record: Mapping[str, Any]) -> None:
     """Write the result for a machine: strict JSON, to the file or to standard output."""
-    if path is None:
-        return
-    text = json.dumps(_strict({"schema": 1, **record}), indent=1, allow_nan=False) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
+    if path is not None:
+        write_text(path, json.dumps(_strict({"schema": 1, **record}), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a result to a file, which is then whole, or to standard output where `path` is `-`."""
+    if path == STDOUT:
+        click.echo(text.encode(), nl=False)  # bytes: UTF-8 wherever it goes
         return
     file = Path(path)
     if file.exists() and not file.is_file():  # a pipe or a device: it is written to, never replaced

@@ -41,7 +41,7 @@ class Settings:
 
     def error(self, *, key: str, expected: str, got: object) -> UsageError:
         """Return the error of one key: a sentence that names file, key, what was expected and what came."""
-        where = f"{TABLE}.{key}" if key else TABLE
+        where = inert(f"{TABLE}.{key}", 200) if key else TABLE
         return UsageError(f"{self.file}: {where} expected {expected}, got {inert(repr(got), 200)}")
 
     def path(self, text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xentbench.report.digest import compact
 from xentbench.report.regimes import reversals
 from xentbench.report.screen import terminal
 from xentbench.report.view import View
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from xentbench.report.view import RunLike
 
-__all__ = ["notes", "terminal", "write"]
+__all__ = ["compact", "notes", "terminal", "write"]
 
 
 def notes(run: RunLike) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xentbench.files import write_atomically
 from xentbench.report import page, tables
+from xentbench.report.digest import compact
 from xentbench.report.figures import encode, figures, save_encoded
 from xentbench.report.view import View
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def write(run: RunLike | View, folder: Path) -> dict[str, Path]:
-    """Write table.csv, report.md, report.html, summary.png and figures/ into `folder`; return `{name: path}`.
+    """Write all forms of the report into `folder`; return `{name: path}`.
 
-    Every file is whole or, when writing fails, what it was before.
+    table.csv, summary.md, report.md, report.html, summary.png and figures/: each file is whole or, when writing fails,
+    what it was before.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -27,6 +29,7 @@ def write(run: RunLike | View, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {
         "table.csv": write_atomically(folder / "table.csv", tables.csv(view)),
+        "summary.md": write_atomically(folder / "summary.md", compact(view)),
         "report.md": write_atomically(folder / "report.md", tables.markdown(view)),
     }
     encoded = {name: encode(figure) for name, figure in figures(view).items()}

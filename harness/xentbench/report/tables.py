@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from xentbench.report import digest
 from xentbench.report.accuracy import accuracy
 from xentbench.report.screen import terminal
-from xentbench.report.standing import DECLARED, Entry, Standing, answer, standings
-from xentbench.report.text import SIGNS, code_block, code_span, csv_cell, digits, percent, seconds, times
+from xentbench.report.standing import Standing, standings
+from xentbench.report.text import code_block, code_span, csv_cell, digits, percent, seconds, times
 from xentbench.report.view import NUMBER_COLUMNS, TEXT_COLUMNS, View, is_wrong
 
 if TYPE_CHECKING:
@@ -51,29 +52,17 @@ def csv(run: RunLike | View) -> str:
 
 
 def markdown(run: RunLike | View) -> str:
-    """Return `report.md`: the answer, one table fit for a pull-request comment, failures, conditions."""
+    """Return `report.md`: the answer, one table of all, accuracy, failures, conditions."""
     view = View.of(run)
     stands = standings(view)
     parts = [
-        f"# Cross-entropy in PyTorch\n\n{_inert_answer(view, stands)}",
+        f"# Cross-entropy in PyTorch\n\n{digest.inert_answer(view, stands)}",
         _markdown_table(view, stands),
         _markdown_accuracy(view),
         _markdown_failures(view),
         _markdown_conditions(view),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _inert_answer(view: View, stands: tuple[Standing, ...]) -> str:
-    text = answer(view, stands)
-    # The sentence is ours, the names in it are not: each becomes code, longest first lest one be part of another.
-    names = sorted((name for name in [*view.implementations, *view.problems["name"]] if name in text), key=len)
-    marks = {name: f"\N{START OF HEADING}{place}\N{END OF TEXT}" for place, name in enumerate(reversed(names))}
-    for name, mark in marks.items():
-        text = text.replace(name, mark)
-    for name, mark in marks.items():
-        text = text.replace(mark, code_span(name))
-    return text
 
 
 def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
@@ -83,7 +72,7 @@ def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
     rows = [
         [
             *(code_span(stand.name), stand.grade, stand.right),
-            *(_markdown_entry(entry) for entry in stand.entries.values()),
+            *(digest.entry(entry) for entry in stand.entries.values()),
             *(times(stand.memory_ratio), times(stand.saved_ratio), percent(stand.reached_ratio)),
             seconds(stand.setup_s),
         ]
@@ -106,14 +95,6 @@ def _markdown_accuracy(view: View) -> str:
     ]
     rules = [":--", ":--", ":-:", ":-:", "--:", "--:", "--:", ":--"]
     return "## Accuracy\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows])
-
-
-def _markdown_entry(entry: Entry) -> str:
-    if entry.verdict:
-        text = f"{SIGNS.get(entry.verdict, '?')} {entry.text}"
-        text = f"**{text}**" if entry.verdict == "faster" else text
-        return f"{text} {entry.interval}".rstrip()
-    return code_span(entry.text) + (" (declared)" if entry.kind == DECLARED else "")
 
 
 def failures(view: View) -> pd.DataFrame:
