@@ -180,13 +180,21 @@ def test_a_run_that_goes_on_is_asked_what_it_was_asked_before():
     assert asked("bench", "--resume", "latest") == bare
 
 
+def test_the_example_of_the_documentation_can_be_set():
+    sets(DOCS.read_text(encoding="utf-8").partition("[tool.xentbench]\n")[2].partition("```")[0])
+    assert asked("parity")["grid"] == ("full",)
+    assert (asked("bench")["grid"], asked("bench")["globs"]) == (("ours",), ("mine", "compiled-*"))
+    assert asked("compare", "a", "b")["workers"] == 5
+
+
 def test_the_documentation_lists_every_key():
     rows: dict[str, tuple[list[str], str]] = {}
     for name, verb in cli.commands.items():
         for key, param in configuration.settable(verb).items():
             rows.setdefault(key, ([], kind(param)))[0].append(name)
     table = [f"| `{key}` | {', '.join(rows[key][0])} | {rows[key][1]} |" for key in rows]
-    told = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    keys = DOCS.read_text(encoding="utf-8").partition("## Keys")[2]
+    told = [line for line in keys.splitlines() if line.startswith("| `")]
     assert told == table, "the table of docs/how-to/configuration.md should be:\n" + "\n".join(table)
 
 
@@ -199,4 +207,6 @@ def kind(param: click.Option) -> str:
         return "`true` or `false`"
     if isinstance(param.type, click.types.IntParamType):
         return "whole number"
+    if str(param.name).startswith("axis_"):
+        return "text or number, or list of them"
     return "text or list of texts" if param.multiple else "text"
