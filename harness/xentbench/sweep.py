@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     Right = Mapping[str, Sequence[Description]]
 
+ACCURACY_SHARE: Final = 0.25
+"""Of the time that is left after judging: what is asked for accuracy alone may take so much of it."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
 WORKER_BYTES: Final = 180 * 2**20
@@ -122,7 +124,8 @@ class Sweep:
                 left_s = rate_s * (steps - len(self.examined)) + self.plan.measure_estimate_s()
                 self.watch.left(min(left_s, deadline_s - self.now_s()) + REPORT_S)
             graded = Accuracies(self.plan, self.journal, self.watch, self.known)
-            graded.ask(examinees, finders, questions, pool, lambda: self.now_s() >= deadline_s)
+            until_s = self.now_s() + ACCURACY_SHARE * (deadline_s - self.now_s())
+            graded.ask(examinees, finders, questions, pool, lambda: self.now_s() >= until_s)
         for examinee in examinees.values():
             if examinee.forged:
                 self._distrust(examinee.entry, Status.FORGED, examinee.forged)
