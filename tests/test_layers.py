@@ -67,6 +67,8 @@ LAYERS = [
         "accuracies",
         "sweep",
         "checking",
+        "inprocess",
+        "pytest",
         "baseline",
         "found",
         "compare",

@@ -1,10 +1,10 @@
-"""The smallest counter-examples to what an implementation got wrong, asked of the worker that still lives."""
+"""The smallest counter-examples to what an implementation got wrong, asked of whoever still answers for it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from xentbench import reproducing
 from xentbench.elementwise import hint_of
@@ -15,7 +15,6 @@ from xentbench.spec import Description, Problem, Status, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from xentbench.crews import Examinee
     from xentbench.inputs import Inputs
 
 SHRINKING_S: Final = 4.0
@@ -27,18 +26,29 @@ Shrunk = dict[tuple[str, str], Counterexample]
 """(problem key, quantity) -> the smallest counter-example found from there."""
 
 
+class Answering(Protocol):
+    """Who answers for one implementation."""
+
+    @property
+    def entry(self) -> Description:
+        """The implementation."""
+
+    def ask_again(self, question: Question) -> Verdict | None:
+        """Return the verdict on its answer to one more question; None where it answers no more."""
+
+
 @dataclass(slots=True)
 class Finder:
     """Looks for the counter-examples of one implementation, and stops where its time is spent.
 
     Attributes:
-        examinee: who is asked.
+        examinee: who is asked: a worker, or this process.
         questions: that it was asked.
         left_s: what may still be spent.
         now_s: clock.
     """
 
-    examinee: Examinee
+    examinee: Answering
     questions: Questions
     left_s: float = SHRINKING_S
     now_s: Callable[[], float] = field(default=time.monotonic)
@@ -75,10 +85,7 @@ class Finder:
         return smallest
 
     def _fails(self, problem: Problem, inputs: Inputs) -> Verdict | None:
-        if self.examinee.worker is None or not self.examinee.worker.alive:
-            return None
-        question = Question.of(problem, inputs, self.questions.seed)
-        return self.examinee.examine(question, [], measure_memory=False).verdict
+        return self.examinee.ask_again(Question.of(problem, inputs, self.questions.seed))
 
 
 def plainness(problem: Problem) -> tuple[bool, int]:

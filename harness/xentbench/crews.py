@@ -64,6 +64,12 @@ class Examinee:
             self._lost(seen.verdict)
         return seen
 
+    def ask_again(self, question: Question) -> Verdict | None:
+        """Return the verdict on its answer to one more question, or None where the worker is not there any more."""
+        if self.worker is None or not self.worker.alive:
+            return None
+        return self.examine(question, [], measure_memory=False).verdict
+
     def _lost(self, verdict: Verdict) -> None:
         self.worker = None
         self.losses += 1

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from xentbench import inputs, leaks, parity, weighing
 from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict, inert
-from xentbench.worker import calls, serving
+from xentbench.worker import calls, compiled, serving
 from xentbench.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from xentbench.posing import Question
     from xentbench.weighing import Weighed
@@ -135,14 +137,26 @@ def examine_here(entry: Implementation, declared: Description, question: Questio
         question: its tensors are copied before anybody may change them.
     """
     problem, given = question.problem, copy.deepcopy(question.inputs)
-    if reason := calls.refusal(entry, problem):
-        return Verdict(Status.UNSUPPORTED, reason=reason)
     try:
-        answers = calls.answer(calls.bind(entry, problem, given.weight), problem, given)
-    except Exception as error:  # noqa: BLE001 - an implementation may raise anything
+        if reason := calls.refusal(entry, problem):
+            return Verdict(Status.UNSUPPORTED, reason=reason)
+        answers = calls.answer(_bound_here(entry, declared, problem, given.weight), problem, given)
+        if declared.compiles:
+            compiled.check_set_up(must_compile=True)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an implementation may raise anything
         told = serving.failure(error, "answer")
         return _without_answer(WorkerError(told["status"], told["reason"]), declared, problem)
     return parity.judge(question, answers, declared)
+
+
+def _bound_here(
+    entry: Implementation, declared: Description, problem: Problem, weight: torch.Tensor | None
+) -> calls.Loss:
+    """Return the loss bound to this problem, and under `torch.compile` where that is asked for."""
+    if declared.compiles:
+        compiled.reset()
+    bound = calls.bind(entry, problem, weight)
+    return compiled.wrap(bound) if declared.wrapped else bound
 
 
 def _answers(reply: Record, answered: Tensors) -> inputs.Answers:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import baseline, checking, console, found, offers, options, panel, planning
-from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def read(
         logits_file=asked["logits_file"],
         grid=grid,
         seed=was.seed if was else options.fresh_seed(how["seed"]),
-        required=_required(how["required"], problems),
+        required=offers.demanded(_split(how["required"]), problems, "--require-option"),
         baseline=was,
         baseline_file=_replaceable(how, "write_baseline"),
         found_file=_replaceable(how, "found"),
@@ -156,17 +156,8 @@ def _panel_name(asked: Mapping[str, Any]) -> str:
     return named[0] if not others and len(named) == 1 and named[0] in PANELS else ""
 
 
-def _required(texts: Sequence[str], problems: Sequence[Problem]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
-    posed = frozenset[str]().union(*map(offers.exercised, problems))
-    for name in names:
-        if name not in offers.OPTIONS:
-            msg = f"--require-option {name!r} is unknown: {nearest(name, offers.OPTIONS)}"
-            raise UsageError(msg)
-        if name not in posed:
-            msg = f"--require-option {name} expected a problem that exercises it, got none: ask a whole panel"
-            raise UsageError(msg)
-    return names
+def _split(texts: Sequence[str]) -> list[str]:
+    return [name.strip() for text in texts for name in text.split(",")]
 
 
 def _replaceable(how: Mapping[str, Any], name: str) -> Path | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from xentbench.spec import CROSS_ENTROPY, Problem
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
 from xentbench.worker import calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
@@ -19,6 +19,29 @@ def exercised(problem: Problem) -> frozenset[str]:
     """Return the options that the problem makes a difference of."""
     forms = {"probabilities": not problem.has_index_target, "k-dim": bool(problem.dims)}
     return frozenset(calls.exercised(problem)) | {name for name, used in forms.items() if used}
+
+
+def demanded(names: Iterable[str], problems: Sequence[Problem], by: str) -> tuple[str, ...]:
+    """Return the options that must be offered, each once.
+
+    Args:
+        names: of `OPTIONS`.
+        problems: that are asked.
+        by: what demands them, as a person wrote it.
+
+    Raises:
+        UsageError: an unknown option, or one that no problem makes a difference of.
+    """
+    wanted = tuple(dict.fromkeys(names))
+    posed = frozenset[str]().union(*map(exercised, problems))
+    for name in wanted:
+        if name not in OPTIONS:
+            msg = f"{by} {name!r} is unknown: {nearest(name, OPTIONS)}"
+            raise UsageError(msg)
+        if name not in posed:
+            msg = f"{by} {name} expected a problem that exercises it, got none: ask a whole panel"
+            raise UsageError(msg)
+    return wanted
 
 
 def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[str, str]:
