@@ -208,11 +208,17 @@ def report(run: str, output: str | None, results: str, **files: str | None) -> i
 @click.argument("second")
 @options.problem_options()
 @click.option("--phase", "phase_names", multiple=True, help="Phase to compare; repeatable. [default: all four]")
-@click.option("--workers", type=click.IntRange(1, 64), default=3, show_default=True, help="Processes that measure.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure. [default: 3; with --margin 5]")
+@click.option(
+    "--margin",
+    callback=options.percent,
+    help="Worse or better only wholly beyond it, e.g. 5%, all cells together at 99 %. [default: 1%, each at 95 %]",
+)
 @click.option("--inconclusive", type=click.Choice(["fail", "pass"]), default="fail", show_default=True)
 @click.option("--force", is_flag=True, help="Compare runs of unlike environments all the same.")
 @options.seed_option
 @options.results_option
+@options.markdown_option
 @options.json_option
 def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int:  # noqa: ANN401 - click's options
     """Is SECOND slower than FIRST? Both are stored runs, or both are implementations.
@@ -231,15 +237,20 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
              xentbench compare f-cross-entropy my_loss.py:cross_entropy
              xentbench compare main:my_loss.py:cross_entropy my_loss.py:cross_entropy
              xentbench compare v1.2:my_package.losses:fused HEAD~1:my_package.losses:fused
+             xentbench compare main:my_package.losses:fused my_package.losses:fused --margin 5% --inconclusive pass
     """  # noqa: D301
     from xentbench import running, showing
 
-    options.check_files(json=how["json_file"])
+    files = how["json_file"], how["markdown_file"]
+    options.check_files(json=how["json_file"], markdown=how["markdown_file"])
     differences = running.compare(first, second, asked, how)
-    if how["json_file"] != options.STDOUT:
-        showing.differences(differences, first, second)
-    told = [showing.difference(entry) for entry in differences]
-    options.write_json(how["json_file"], {"first": first, "second": second, "differences": told})
+    if options.STDOUT not in files:
+        showing.differences(differences, first, second, how["margin"])
+    if how["markdown_file"]:
+        told = showing.differences_markdown(differences, first, second, how["margin"])
+        options.write_text(how["markdown_file"], told)
+    record = [showing.difference(entry) for entry in differences]
+    options.write_json(how["json_file"], {"first": first, "second": second, "differences": record})
     return showing.comparison_exit(differences, inconclusive_passes=how["inconclusive"] == "pass")
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xentbench.planning import Plan
     from xentbench.results import Run
     from xentbench.spec import Description, Phase, Problem
-    from xentbench.statistics import Shift
+    from xentbench.statistics import Rule, Shift
     from xentbench.watching import Watch
 
 ALARM: Final = 0.05
@@ -182,8 +182,20 @@ def _names(cell: dict[Any, Any]) -> tuple[str, str, str]:
     return str(cell["implementation"]), str(cell["problem"]), str(cell["phase"])
 
 
-def implementations(first: Description, second: Description, plan: Plan, watch: Watch) -> list[Difference]:
-    """Judge both, then duel the second against the first in the same processes, problem by problem, phase by phase."""
+def implementations(
+    first: Description, second: Description, plan: Plan, watch: Watch, margin: float | None = None
+) -> list[Difference]:
+    """Judge both, then duel the second against the first in the same processes, problem by problem, phase by phase.
+
+    Args:
+        first: what it is compared with.
+        second: what may be slower.
+        plan: problems, phases, workers, seed.
+        watch: who looks on.
+        margin: a difference counts beyond it (0.05 is 5 %), and the intervals of all cells hold together at 99 %; None:
+            beyond 1 %, each cell by itself at 95 %.
+    """
+    rule = statistics.USUAL if margin is None else statistics.Rule.together(margin, len(plan.asked) * len(plan.phases))
     order = random.Random(plan.seed)  # noqa: S311 - replayable by the run's seed
     questions = Questions(plan.seed, plan.recorded)
     core = environment.measuring_core() if plan.conditions.pinned else None
@@ -205,7 +217,7 @@ def implementations(first: Description, second: Description, plan: Plan, watch: 
                 found = (Difference(second.shown, problem.key, phase, outcome, reason=reason) for phase in plan.phases)
             else:
                 challenge = Challenge(problem, timed_seed(plan.seed), plan.recorded.get(problem.key))
-                found = (_duel(crew, challenge, phase, plan, order) for phase in plan.phases)
+                found = (_duel(crew, challenge, phase, plan, order, rule) for phase in plan.phases)
             for difference in found:
                 differences.append(difference)
                 watch.step(f"{problem.label}, {difference.phase}")
@@ -227,12 +239,12 @@ def _wrong(
     return None
 
 
-def _duel(crew: Crew, challenge: Challenge, phase: Phase, plan: Plan, order: random.Random) -> Difference:
+def _duel(crew: Crew, challenge: Challenge, phase: Phase, plan: Plan, order: random.Random, rule: Rule) -> Difference:
     problem, may_overflow = challenge.problem, bool(crew.entry.deviations)
     witnesses = [Witness(challenge, phase, may_overflow=may_overflow) for _ in crew.workers]
     lanes = [Lane(crew.entry.name, *pair) for pair in zip(crew.workers, witnesses, strict=True)]
     budget = Budget(2 * cell_limit_s(problem), plan.preset.half_width)
-    regime = Regime(one_thread=plan.conditions.threads == 1 and problem.device == "cpu")
+    regime = Regime(one_thread=plan.conditions.threads == 1 and problem.device == "cpu", rule=rule)
     seen = timing.duel(lanes, phase, budget, order, time.monotonic, regime)[crew.entry.name]
     outcome = {Comparison.FASTER: Outcome.BETTER, Comparison.SLOWER: Outcome.WORSE, Comparison.SAME: Outcome.SAME}.get(
         seen.verdict or Comparison.INCONCLUSIVE, Outcome.INCONCLUSIVE

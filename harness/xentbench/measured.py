@@ -43,11 +43,13 @@ class Regime:
         pool_bytes: of timed inputs; 0: the input is hot in the caches.
         one_thread: on the CPU, so that CPU time is the whole cost of a call.
         kept_heap: page faults are not expected.
+        rule: how sure intervals are, and from where on a difference counts.
     """
 
     pool_bytes: int = 0
     one_thread: bool = True
     kept_heap: bool = True
+    rule: statistics.Rule = statistics.USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Evidence:
         workers: how many processes measured.
         primed: how many times as long as its timed call the candidate's untimed one takes, over the same of the
             baseline.
+        rule: by which it is decided.
     """
 
     logs: Sequence[Sequence[Floats]]
@@ -119,6 +122,7 @@ class Evidence:
     faults_share: float
     workers: int
     primed: float = 1.0
+    rule: statistics.Rule = statistics.USUAL
 
 
 def summarise(lanes: Sequence[Lane], regime: Regime) -> Measured:
@@ -196,7 +200,7 @@ def deciding(lanes: Sequence[Lane], regime: Regime) -> Clock:
 
 
 def _evidence(lanes: Sequence[Lane], regime: Regime) -> Evidence:
-    clock = deciding(lanes, regime)
+    clock, rule = deciding(lanes, regime), regime.rule
     another: Clock = "busy" if clock == "wall" else "wall"
     metered = all(lane.metered for lane in lanes)
     logs = [lane.logs(CANDIDATE, clock) for lane in lanes]
@@ -206,10 +210,10 @@ def _evidence(lanes: Sequence[Lane], regime: Regime) -> Evidence:
     worst = int(np.argmax(shares))
     return Evidence(
         logs=logs,
-        ratio=statistics.combine(logs),
+        ratio=statistics.combine(logs, rule),
         within=float(np.median([statistics.median_interval(np.concatenate(bursts)).half_width for bursts in logs])),
-        other=statistics.combine([lane.logs(CANDIDATE, another) for lane in lanes]) if metered else None,
-        canary=statistics.combine([lane.logs(TWIN, clock) for lane in lanes]),
+        other=statistics.combine([lane.logs(CANDIDATE, another) for lane in lanes], rule) if metered else None,
+        canary=statistics.combine([lane.logs(TWIN, clock) for lane in lanes], rule),
         rounds=min(sum(map(len, bursts)) for bursts in logs),
         cpu_share=sum(burst.cpu_ns for burst in bursts) / elapsed_ns if elapsed_ns else math.nan,
         faults=_faults(lanes, (BASELINE, CANDIDATE)[worst]),
@@ -217,6 +221,7 @@ def _evidence(lanes: Sequence[Lane], regime: Regime) -> Evidence:
         faults_share=shares[worst] if regime.kept_heap and metered else 0.0,
         workers=len(lanes),
         primed=float(np.median([primed[CANDIDATE] / primed[BASELINE] for primed in (lane.primed() for lane in lanes)])),
+        rule=rule,
     )
 
 
@@ -238,13 +243,13 @@ def decide(seen: Evidence) -> tuple[Comparison, str]:
     reason = _disturbance(seen)
     if reason:
         return Comparison.INCONCLUSIVE, reason
-    verdict = statistics.compare(seen.ratio, seen.workers)
+    verdict = statistics.compare(seen.ratio, seen.workers, seen.rule)
     if verdict is not Comparison.INCONCLUSIVE:
         return verdict, ""
     width = seen.ratio.half_width
     if width > SPREAD * seen.within:
         return verdict, f"worker spread: ±{width:.1%} across {seen.workers} workers, ±{seen.within:.1%} within them"
-    lone = " (one worker never shows 'same')" if seen.workers == 1 and width < statistics.SAME_MARGIN else ""
+    lone = " (one worker never shows 'same')" if seen.workers == 1 and width < seen.rule.same_margin else ""
     return verdict, f"half-width: ±{width:.1%}{lone}"
 
 
@@ -256,7 +261,7 @@ def _disturbance(seen: Evidence) -> str:
 def _disturbances(seen: Evidence) -> Iterator[str]:
     if seen.rounds < statistics.LEAST_ROUNDS:
         yield f"rounds: {seen.rounds} kept, {statistics.LEAST_ROUNDS} needed"
-    if statistics.compare(seen.canary, seen.workers) in (Comparison.FASTER, Comparison.SLOWER):
+    if statistics.compare(seen.canary, seen.workers, seen.rule) in (Comparison.FASTER, Comparison.SLOWER):
         yield f"canary: identical code measured {seen.canary.ratio:.3f}"
     if seen.cpu_share < LOW_CPU_SHARE:
         yield f"CPU share: {seen.cpu_share:.0%} of the time was ours"
@@ -264,11 +269,11 @@ def _disturbances(seen: Evidence) -> Iterator[str]:
         yield f"page faults: {seen.faults:.0f} a call are {seen.faults_share:.0%} of its time, though the heap is kept"
     if seen.primed > PRIMED:
         yield f"untimed calls: they take {seen.primed:.1f} times as long, against timed ones, as the baseline's"
-    if seen.other is not None and _disagree(seen.ratio, seen.other):
+    if seen.other is not None and _disagree(seen.ratio, seen.other, seen.rule.margin):
         yield f"wall and CPU time disagree: {seen.ratio.ratio:.3f} by the one that decides, {seen.other.ratio:.3f}"
 
 
-def _disagree(one: Interval, other: Interval) -> bool:
+def _disagree(one: Interval, other: Interval, margin: float) -> bool:
     """Whether two intervals of one ratio lie apart by more than the margin."""
     apart = abs(math.log(one.ratio) - math.log(other.ratio))
-    return apart > one.half_width + other.half_width + statistics.DIFFERENT_MARGIN
+    return apart > one.half_width + other.half_width + margin

@@ -212,6 +212,18 @@ def fresh_seed(seed: int | None) -> int:
     return secrets.randbits(48) if seed is None else seed
 
 
+def percent(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Return a share such as `5%` as a number; raises UsageError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text)
+    share = float(match[1]) / 100 if match else 0.0
+    if not 0 < share < 1:
+        msg = f"{option.opts[0]} expected a share of the time such as 5%, got {text!r}"
+        raise UsageError(msg)
+    return share
+
+
 def check_files(**files: str | None) -> None:
     """Refuse files that cannot be written, or two results on standard output, before anything long starts.
 

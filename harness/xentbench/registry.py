@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import environment
 from xentbench.files import write_atomically
-from xentbench.spec import Description, Source, Status, UsageError, nearest
+from xentbench.spec import AbsentError, Description, Source, Status, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -118,12 +118,13 @@ def demand_plugins(found: Sequence[Description]) -> None:
     """Refuse to start long work when what the person named by hand cannot be loaded; a broken built-in is only shown.
 
     Raises:
+        AbsentError: nothing of that name is in an object's module.
         UsageError: names the file or object, and the error.
     """
     for entry in found:
         if entry.source.kind in ("file", "object") and entry.status.is_wrong:
             msg = f"{entry.origin} could not be loaded: {entry.reason}"
-            raise UsageError(msg)
+            raise AbsentError(msg) if entry.reason.startswith(f"{AbsentError.__name__}: ") else UsageError(msg)
 
 
 def cached(describe: Describe, folder: Path | None = None) -> Describe:

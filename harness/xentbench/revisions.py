@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from xentbench.spec import Source, UsageError
+from xentbench.spec import AbsentError, Source, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +39,8 @@ class Checkouts:
             spelled: `REV:FILE.py:NAME` or `REV:package.module:NAME`; REV is what `git rev-parse` takes for a commit.
 
         Raises:
-            UsageError: no git, no repository, no such revision, or nothing of that name in it.
+            AbsentError: the revision has no such file or module.
+            UsageError: no git, no repository, or no such revision.
         """
         revision, place, name = spelled.rsplit(":", 2)
         if not revision or not place or not all(part.isidentifier() for part in name.split(".")):
@@ -53,17 +54,20 @@ class Checkouts:
             if file.is_file() and file.is_relative_to(tree):
                 return Source("object", f"{file}:{name}", (str(file.parent),), revision)
             msg = f"expected {FORMS}, got {spelled!r}: there is no file {place} in revision {revision}"
-            raise UsageError(msg)
+            raise AbsentError(msg)
         for folder in dict.fromkeys(Path(os.path.normpath(path)) for path in (here, here / "src", tree / "src")):
             if _holds(folder, place):
                 return Source("object", f"{place}:{name}", (str(folder),), revision)
         msg = f"expected {FORMS}, got {spelled!r}: there is no module {place} in revision {revision}, nor in its src/"
-        raise UsageError(msg)
+        raise AbsentError(msg)
 
     def _tree(self, revision: str, spelled: str) -> Path:
         """Return the folder that this revision is checked out in."""
         asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
-        commit = _git(*asked, needed=f"expected {FORMS}, got {spelled!r}: git knows no revision {revision!r}")
+        needed = f"expected {FORMS}, got {spelled!r}: git knows no revision {revision!r}"
+        shallow = _git("rev-parse", "--is-shallow-repository", needed=needed) == "true"
+        hint = ", since this clone is shallow: clone or check out with its history (fetch-depth: 0)" if shallow else ""
+        commit = _git(*asked, needed=needed + hint)
         if commit not in self._trees:
             self._folder = self._folder or Path(tempfile.mkdtemp(prefix="xentbench-revision-")).resolve()
             tree = self._trees[commit] = self._folder / f"{len(self._trees)}-{commit[:10]}"

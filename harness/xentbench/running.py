@@ -5,22 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, revisions, sweep, twins
-from xentbench.spec import Status, UsageError
+from xentbench.compare import Difference
+from xentbench.spec import AbsentError, Outcome, Status, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xentbench.compare import Difference
     from xentbench.ordering import Order
     from xentbench.planning import Plan
     from xentbench.results import Run
-    from xentbench.spec import Source
+    from xentbench.revisions import Checkouts
+    from xentbench.spec import Description
     from xentbench.twins import Trial
     from xentbench.watching import Watch
+
+WORKERS: Final = 3
+"""Processes in which two implementations duel."""
+WORKERS_OF_GATE: Final = 5
+"""The same with a margin: across three, an interval that holds at 99 % is more than twice as wide."""
 
 
 def bench(order: Order, watch: Watch) -> Run:
@@ -90,6 +96,8 @@ def is_wrong(run: Run) -> bool:
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
     """Compare two runs where both names are runs, else two implementations, each of any revision.
 
+    Where the first is of a revision that does not have it yet, that is the one difference: nothing can be slower.
+
     Raises:
         UsageError: neither.
         EnvironmentMismatchError: runs of unlike environments.
@@ -97,34 +105,47 @@ def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str,
     folder = Path(how["results"])
     stored = [_run_or_none(name, folder) for name in (first, second)]
     if stored[0] is not None and stored[1] is not None:
+        if how["margin"] is not None:
+            msg = f"--margin is of two implementations: between two runs it is {comparing.RUN_MARGIN:.0%}, leave it out"
+            raise UsageError(msg)
         one, other = (results.read(path) for path in stored if path is not None)
         return comparing.runs(one, other, force=how["force"])
     if any(stored):
         msg = f"compare expected two runs or two implementations, got one of each: {first!r} and {second!r}"
         raise UsageError(msg)
     with revisions.Checkouts() as checkouts:
-        given = [checkouts.source(name) if revisions.is_spelled(name) else None for name in (first, second)]
-        return _duel((first, second), given, asked, how)
+        return _duel(first, second, checkouts, asked, how)
 
 
 def _duel(
-    names: Sequence[str], given: Sequence[Source | None], asked: Mapping[str, Any], how: Mapping[str, Any]
+    first: str, second: str, checkouts: Checkouts, asked: Mapping[str, Any], how: Mapping[str, Any]
 ) -> list[Difference]:
     """Compare two implementations by name, or by the source of one in a revision."""
     phases = options.phases(how["phase_names"])
     posed = planning.pose(options.wanted(asked, "smoke"), asked["logits_file"])
     keys = [problem.key for problem in posed.problems]
-    pair = [
-        options.chosen([] if source else [name], [], [], keys, [source] if source else [])
-        for name, source in zip(names, given, strict=True)
-    ]
-    if any(len(entries) != 1 for entries in pair):
-        msg = f"compare expected one implementation a side, got {[len(entries) for entries in pair]}: give exact names"
-        raise UsageError(msg)
-    preset = planning.capped(planning.PRESETS["default"], None, how["workers"])
-    plan = planning.make(posed, [*pair[0], *pair[1]], phases, preset, options.fresh_seed(how["seed"]))
+    after = _only(second, checkouts, keys)
+    try:
+        before = _only(first, checkouts, keys)
+    except AbsentError as error:
+        if not revisions.is_spelled(first):
+            raise
+        return [Difference(after.shown, "", "", Outcome.INCONCLUSIVE, reason=f"nothing to compare with: {error}")]
+    workers = how["workers"] or (WORKERS if how["margin"] is None else WORKERS_OF_GATE)
+    preset = planning.capped(planning.PRESETS["default"], None, workers)
+    plan = planning.make(posed, [before, after], phases, preset, options.fresh_seed(how["seed"]))
     with console.progressing(console.errors()) as watch:
-        return comparing.implementations(pair[0][0], pair[1][0], plan, watch)
+        return comparing.implementations(before, after, plan, watch, how["margin"])
+
+
+def _only(name: str, checkouts: Checkouts, keys: Sequence[str]) -> Description:
+    """Return the one implementation of this name, of a revision where it asks for one."""
+    source = [checkouts.source(name)] if revisions.is_spelled(name) else []
+    found = options.chosen([] if source else [name], [], [], keys, source)
+    if len(found) != 1:
+        msg = f"compare expected one implementation a side, got {len(found)} for {name!r}: give an exact name"
+        raise UsageError(msg)
+    return found[0]
 
 
 def _run_or_none(name: str, folder: Path) -> Path | None:

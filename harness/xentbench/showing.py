@@ -167,7 +167,7 @@ def bench(run: Run, folder: Path | None = None, *, complete: bool = True) -> Non
     out.print(f"report: {printable(str((folder or run.path) / 'report.html'))}", soft_wrap=True)
 
 
-def differences(found: Sequence[Difference], first: str, second: str) -> None:
+def differences(found: Sequence[Difference], first: str, second: str, margin: float | None = None) -> None:
     """Print the table of `compare`."""
     out = _out()
     out.print(printable(f"first: {first}, second: {second}"), soft_wrap=True)
@@ -175,12 +175,40 @@ def differences(found: Sequence[Difference], first: str, second: str) -> None:
     for title in ("implementation", "problem", "phase", "time of second over first", "outcome", "reason"):
         table.add_column(title, overflow="fold")
     for entry in found:
-        shown = "" if entry.ratio is None else f"{entry.ratio:.3f} [{entry.ratio_low:.3f}, {entry.ratio_high:.3f}]"
         problem = entry.problem.partition(":")[2]
         forced = f"unlike environments: {', '.join(entry.unlike)}" if entry.unlike else ""
         reason = "; ".join(filter(None, (forced, entry.reason)))
-        table.add_row(*map(printable, (entry.implementation, problem, entry.phase, shown, entry.outcome, reason)))
+        table.add_row(
+            *map(printable, (entry.implementation, problem, entry.phase, _ratio(entry), entry.outcome, reason))
+        )
     out.print(table)
+    if margin is not None:
+        out.print(margin_told(margin), style="dim", soft_wrap=True)
+
+
+def differences_markdown(found: Sequence[Difference], first: str, second: str, margin: float | None) -> str:
+    """Return the table of `compare` as Markdown, fit for a job's summary; strangers' text is code in it."""
+    from xentbench.report.text import code_span  # noqa: PLC0415 - only where it is asked for
+
+    rows = [("problem", "phase", "time of second over first", "outcome", "reason"), (":--", ":--", "--:", ":-:", ":--")]
+    for entry in found:
+        cells = (code_span(entry.problem.partition(":")[2]), code_span(entry.phase), _ratio(entry))
+        mark = f"**{entry.outcome}**" if entry.outcome is Outcome.WORSE else str(entry.outcome)
+        rows.append((*cells, mark, code_span(entry.reason)))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    head = f"### Is {code_span(second)} slower than {code_span(first)}?"
+    return "\n\n".join(filter(None, [head, table, margin_told(margin)])) + "\n\n"
+
+
+def margin_told(margin: float | None) -> str:
+    """Return, in one sentence, what a margin means; '' without one."""
+    if margin is None:
+        return ""
+    return f"Worse: the whole interval lies beyond +{100 * margin:g} %. All intervals hold together at 99 %."
+
+
+def _ratio(entry: Difference) -> str:
+    return "" if entry.ratio is None else f"{entry.ratio:.3f} [{entry.ratio_low:.3f}, {entry.ratio_high:.3f}]"
 
 
 def difference(entry: Difference) -> dict[str, Any]:

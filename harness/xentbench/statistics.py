@@ -33,6 +33,8 @@ LEAST_ROUNDS: Final = 8
 """Fewest rounds for which a 99 % sign interval exists: 2 x 2^-8 < 1 %."""
 LOOKS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of a worker's budget at which the width of its interval is looked at."""
+GATE_ALARM: Final = 0.01
+"""Probability that any interval of a comparison with a margin misses its ratio, where nothing disturbs."""
 PRIOR_LIMIT: Final = 8.0
 """Most degrees of freedom that the spread of other cells counts for in a cell's own.
 
@@ -40,6 +42,37 @@ More would trust that cells are independent and spread alike: workers' differenc
 """
 _LEAST_VARIANCE: Final = 1e-24
 """Of a mean log ratio: workers that agree to twelve digits measured nothing, and the logarithm of 0 is no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How sure intervals are, and from where on a difference counts.
+
+    Attributes:
+        margin: `faster` and `slower` lie wholly beyond it.
+        same_margin: `same` lies wholly inside it.
+        within: confidence of the interval of a worker's rounds, at its last look.
+        across: confidence of the interval across workers.
+    """
+
+    margin: float = DIFFERENT_MARGIN
+    same_margin: float = SAME_MARGIN
+    within: float = WITHIN_CONFIDENCE
+    across: float = ACROSS_CONFIDENCE
+
+    @classmethod
+    def together(cls, margin: float, cells: int) -> Rule:
+        """Return the rule by which the intervals of all cells hold together, by Bonferroni's inequality.
+
+        Args:
+            margin: of `slower` and `faster`, and of `same`.
+            cells: that are compared.
+        """
+        chance = GATE_ALARM / max(1, cells)
+        return cls(margin, margin, 1 - chance / len(LOOKS), 1 - chance)
+
+
+USUAL: Final = Rule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +162,30 @@ def answered(workers: Sequence[Sequence[Floats]]) -> list[Sequence[Floats]]:
     return [bursts for bursts in workers if any(map(len, bursts))]
 
 
-def combine(workers: Sequence[Sequence[Floats]]) -> Interval:
+def combine(workers: Sequence[Sequence[Floats]], rule: Rule = USUAL) -> Interval:
     """Return the estimate over all workers' bursts of log ratios: of the interval within and the one across, the wider.
 
     Args:
         workers: for each worker the log ratios of each of its bursts.
+        rule: how sure the intervals are.
     """
     measured = answered(workers)
     if not measured:
         return UNKNOWN
-    within = median_interval(np.concatenate([logs for bursts in measured for logs in bursts]))
+    within = median_interval(np.concatenate([logs for bursts in measured for logs in bursts]), rule.within)
     if len(measured) == 1:
         return within
-    across = across_workers(np.array([worker_median(bursts) for bursts in measured]))
+    across = across_workers(np.array([worker_median(bursts) for bursts in measured]), rule.across)
     return within if within.half_width > across.half_width else across
 
 
-def compare(interval: Interval, workers: int, margin: float = DIFFERENT_MARGIN) -> Comparison:
+def compare(interval: Interval, workers: int, rule: Rule = USUAL) -> Comparison:
     """Return what the interval shows; one worker alone can never show `same`."""
-    if interval.low > 1 + margin:
+    if interval.low > 1 + rule.margin:
         return Comparison.SLOWER
-    if interval.high < 1 / (1 + margin):
+    if interval.high < 1 / (1 + rule.margin):
         return Comparison.FASTER
-    inside = interval.low > 1 / (1 + SAME_MARGIN) and interval.high < 1 + SAME_MARGIN
+    inside = interval.low > 1 / (1 + rule.same_margin) and interval.high < 1 + rule.same_margin
     return Comparison.SAME if inside and workers > 1 else Comparison.INCONCLUSIVE
 
 

@@ -4,7 +4,7 @@ Dtypes and devices are strings here, so that the command line and the parent's p
 """
 
 from xentbench.spec.contract import CROSS_ENTROPY, Contract
-from xentbench.spec.errors import EnvironmentMismatchError, UsageError, nearest
+from xentbench.spec.errors import AbsentError, EnvironmentMismatchError, UsageError, nearest
 from xentbench.spec.implementation import (
     NAME_PATTERN,
     Description,
@@ -36,6 +36,7 @@ __all__ = [
     "LAYOUTS",
     "NAME_PATTERN",
     "UNIT_ROUNDOFF",
+    "AbsentError",
     "Comparison",
     "Contract",
     "Description",

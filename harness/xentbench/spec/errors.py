@@ -13,6 +13,13 @@ class UsageError(ValueError):
     """Wrong input from a person: one sentence that says what was expected, what came and what to try (exit code 2)."""
 
 
+class AbsentError(UsageError):
+    """What was named does not exist where it was looked for, though the place does: a function, a file in a revision.
+
+    A worker tells of it by the name of this class.
+    """
+
+
 class EnvironmentMismatchError(RuntimeError):
     """Not the environment that was asked for (exit code 3)."""
 

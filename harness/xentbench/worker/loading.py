@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xentbench.spec import NAME_PATTERN, Implementation, Source, UsageError, first_line
+from xentbench.spec import NAME_PATTERN, AbsentError, Implementation, Source, UsageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:  # noqa: ANN40
         if not hasattr(value, part):
             known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             msg = f"{os.path.basename(place)} has no {name!r}; it has {', '.join(known[:20]) or 'nothing callable'}"  # noqa: PTH119
-            raise AttributeError(msg)
+            raise AbsentError(msg)
         value = getattr(value, part)
     return value
 
