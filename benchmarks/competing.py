@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMPETITORS: Final = {
     "computing": "x = 1.0\nwhile os.getppid() == parent:\n    for _ in range(10**5):\n        x = x * 1.000001 % 7.0",
@@ -16,12 +19,18 @@ COMPETITORS: Final = {
 
 
 class Load:
-    """Two competitors: one computes on the measuring core, one streams memory on another. Stopped at first."""
+    """Two competitors: one computes on the measuring core, one streams memory on another. Stopped at first.
 
-    def __init__(self, core: int) -> None:
+    Args:
+        core: that is measured on.
+        names: of those that are wanted.
+    """
+
+    def __init__(self, core: int, names: Sequence[str] = tuple(COMPETITORS)) -> None:
         self._processes = []
         other = min(os.sched_getaffinity(0) - {core}, default=core)
-        for text, where in zip(COMPETITORS.values(), (core, other), strict=True):
+        places = dict(zip(COMPETITORS, (core, other), strict=True))
+        for text, where in ((COMPETITORS[name], places[name]) for name in names):
             process = subprocess.Popen([sys.executable, "-c", f"import os\nparent = {os.getpid()}\n{text}"])  # noqa: S603 - above
             os.sched_setaffinity(process.pid, {where})
             self._processes.append(process)

@@ -1,10 +1,11 @@
-"""`F.cross_entropy` slowed down by a known share in its forward and in its backward pass, for whoever times both.
+"""A loss slowed down by a known share in its forward and in its backward pass, for whoever times both.
 
 `xentbench.worker.spinning` waits for a share of the forward pass alone, which is half of forward and backward or less.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
 
 def slowed_both(
-    share: float, each_ns: float, own_ns: float = 0.0, now_ns: Callable[[], int] = time.perf_counter_ns
+    share: float,
+    each_ns: float,
+    own_ns: float = 0.0,
+    now_ns: Callable[[], int] = time.perf_counter_ns,
+    loss: Callable[..., torch.Tensor] = functional.cross_entropy,
 ) -> Callable[..., torch.Tensor]:
-    """Return `F.cross_entropy` with a busy wait of `share` of their own time after its forward and its backward pass.
+    """Return the loss with a busy wait of `share` of their own time after its forward and its backward pass.
 
     The backward pass is taken to begin when the forward pass returns: whoever calls this calls backward at once.
 
@@ -30,11 +35,15 @@ def slowed_both(
         each_ns: as `slowed` takes it.
         own_ns: as `slowed` takes it.
         now_ns: clock, in nanoseconds.
+        loss: whose options and signature it keeps.
     """
-    forward = slowed(functional.cross_entropy, share, each_ns, own_ns, now_ns)
+    forward = slowed(loss, share, each_ns, own_ns, now_ns)
 
+    @functools.wraps(loss)
     def slow(input: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:  # noqa: A002, ANN401 - torch's
-        loss = forward(input, target, **options)
+        result = forward(input, target, **options)
+        if result.grad_fn is None:
+            return result
 
         def wait(*_: object) -> None:
             wait_ns = share * (now_ns() - begun) + each_ns / 2
@@ -42,13 +51,21 @@ def slowed_both(
             while now_ns() < until:
                 pass
 
-        # Negative log-likelihood after log-softmax: two nodes, new with every call, so that hooks do not pile up.
-        last: Any = loss.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
-        last.register_hook(wait)
-        begun = now_ns()
-        return loss
+        begun = now_ns()  # what follows is work of this call too, and is waited for
+        # The nodes are new with every call, so that hooks do not pile up.
+        last_node(result.grad_fn).register_hook(wait)
+        return result
 
     return slow
+
+
+def last_node(node: Any) -> Any:  # noqa: ANN401 - torch gives its nodes no public type
+    """Return the node that a backward pass ends with: the first input of each leads to the leaf, which has no next."""
+    while True:
+        following = next(after for after, _ in node.next_functions if after is not None)
+        if not following.next_functions:
+            return node
+        node = following
 
 
 plus_0, plus_5, plus_10 = (slowed_both(share, EACH_NS, OWN_NS) for share in (0.0, 0.05, 0.10))

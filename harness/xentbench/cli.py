@@ -208,7 +208,7 @@ def report(run: str, output: str | None, results: str, **files: str | None) -> i
 @click.argument("second")
 @options.problem_options()
 @click.option("--phase", "phase_names", multiple=True, help="Phase to compare; repeatable. [default: all four]")
-@click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure. [default: 3; with --margin 5]")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure. [default: 3; with --margin 8]")
 @click.option(
     "--margin",
     callback=options.percent,
