@@ -41,11 +41,18 @@ BATCH: Final = 20
 SLOWER: Final = Path("src/their_package/slower_both.py")
 WAITING: Final = """
 
-from their_package import slower_both
+import time
 
-token_loss = slower_both.slowed_both({share}, slower_both.EACH_NS, slower_both.OWN_NS, loss=token_loss)
+from xentbench.worker.spinning import look_ns, wrapper_ns
+
+from their_package.slower_both import slowed_both
+
+_each_ns = look_ns(time.thread_time_ns)
+_own_ns = wrapper_ns(_each_ns, time.thread_time_ns)
+token_loss = slowed_both({share}, _each_ns, _own_ns, time.thread_time_ns, token_loss)
 """
-"""Appended to the losses: both revisions hold the same wrapper, and differ in its share alone."""
+"""Appended to the losses: both revisions hold the same wrapper, and differ in its share alone. It waits by CPU time: a
+wait that is over while somebody else has the core would be none."""
 ASKED: Final = """
 import pytest
 from xentbench import mistakes
