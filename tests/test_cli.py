@@ -95,6 +95,12 @@ BAD = {
     "settings of binary": (["bench", "--config", "{tmp}/dtype.safetensors"], "dtype.safetensors expected TOML"),
     "settings of nothing": (["bench", "--config", "{tmp}/unknown.toml"], "did you mean 'budget'"),
     "no such revision": (["compare", "no-such-rev:examples/tutorial.py:loss", "naive"], "no revision 'no-such-rev'"),
+    "a margin that is no share": (["compare", "naive", "naive", "--margin", "5"], "--margin expected a share"),
+    "a margin of runs": (["compare", "{tmp}/run", "{tmp}/run", "--margin", "5%"], "between two runs it is 2%"),
+    "a markdown file in no folder": (
+        ["compare", "naive", "naive", "--markdown", "{tmp}/no/such.md"],
+        "--markdown expected a file that can be written",
+    ),
     "a run and an implementation": (["compare", "{tmp}/run", "naive"], "got one of each"),
     "shard of nothing": (["bench", "--shard", "9/8", "--run", "r"], "--shard expected I/N"),
     "shard without a run": (["bench", "--shard", "3/8"], "needs --run NAME"),

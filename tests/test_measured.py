@@ -10,7 +10,7 @@ from xentbench import measured
 from xentbench.lanes import Lane
 from xentbench.measured import Evidence, Measured, Regime, beside_others, decide
 from xentbench.spec import Comparison, Status
-from xentbench.statistics import Interval
+from xentbench.statistics import Interval, Rule
 from xentbench.worker.duel import Burst
 
 SLOWER = Interval(2.0, 1.9, 2.1)
@@ -138,3 +138,12 @@ def test_work_done_in_untimed_calls_is_told():
     verdict, reason = decide(ahead)
     assert verdict is Comparison.INCONCLUSIVE
     assert "untimed calls: they take 2.1 times as long" in reason
+
+
+def test_with_a_margin_neither_the_difference_nor_the_canary_counts_below_it():
+    gate = Rule.together(0.05, cells=1)
+    near = dataclasses.replace(CLEAR, ratio=Interval(1.03, 1.02, 1.04), other=None, rule=gate)
+    assert measured.decide(near) == (Comparison.SAME, "")
+    shaken = dataclasses.replace(CLEAR, canary=Interval(1.03, 1.02, 1.04))
+    assert measured.decide(shaken)[1].startswith("canary")
+    assert measured.decide(dataclasses.replace(shaken, rule=gate)) == (Comparison.SLOWER, "")

@@ -7,7 +7,7 @@ import pytest
 
 from xentbench import revisions
 from xentbench.revisions import Checkouts
-from xentbench.spec import UsageError
+from xentbench.spec import AbsentError, UsageError
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -105,6 +105,13 @@ def test_no_hook_runs(project: Path):
 @pytest.mark.usefixtures("project")
 def test_what_is_not_there_is_one_sentence(spelled: str, told: str):
     with Checkouts() as checkouts, pytest.raises(UsageError, match=told):
+        checkouts.source(spelled)
+
+
+@pytest.mark.parametrize("spelled", ["v1:absent.py:loss", "v1:entrant.outer:loss"])
+@pytest.mark.usefixtures("project")
+def test_a_place_that_a_revision_does_not_have_yet_is_told_apart(spelled: str):
+    with Checkouts() as checkouts, pytest.raises(AbsentError):
         checkouts.source(spelled)
 
 

@@ -29,3 +29,12 @@ def test_a_comparison_that_was_forced_says_so_in_every_line_and_record(capsys: p
     assert told.count("unlike environments: torch, cpu") == 2
     assert "first: run-1, second: run-2" in told
     assert showing.difference(forced)["unlike"] == ("torch", "cpu")
+
+
+def test_a_comparison_in_markdown_holds_strangers_words_as_code_and_says_what_the_margin_means():
+    evil = Difference("a", "c:N=8", "forward", Outcome.WORSE, 1.1, 1.06, 1.15, reason="<b>|`x` [y](z)\n# head")
+    told = showing.differences_markdown([evil], "main:a|b", "`b`", 0.05)
+    assert "### Is `` `b` `` slower than `main:a¦b`?" in told
+    assert "| `N=8` | `forward` | 1.100 [1.060, 1.150] | **worse** | ``<b>¦`x` [y](z) # head`` |" in told
+    assert "the whole interval lies beyond +5 %" in told
+    assert "interval" not in showing.differences_markdown([evil], "a", "b", None)

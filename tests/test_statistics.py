@@ -192,3 +192,37 @@ def test_workers_that_agree_to_the_last_digit_are_no_division_by_zero():
     (seen,) = statistics.shifts([(same, same)])
     assert (seen.p, seen.interval.ratio) == (1.0, 1.0)
     assert statistics.shifts([(same, same + 0.1), (same, np.array([0.0, 0.1, 0.2]))])[0].p < 0.05
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.051, 1.2, Comparison.SLOWER),
+        (1.03, 1.2, Comparison.INCONCLUSIVE),
+        (0.96, 1.04, Comparison.SAME),
+        (0.90, 0.95, Comparison.FASTER),
+        (0.90, 0.96, Comparison.INCONCLUSIVE),
+    ],
+)
+def test_a_margin_moves_every_verdict(low: float, high: float, expected: Comparison):
+    rule = statistics.Rule.together(0.05, cells=2)
+    assert statistics.compare(statistics.Interval(1.0, low, high), 3, rule) is expected
+
+
+def test_intervals_that_hold_together_are_wider_the_more_cells_there_are():
+    bursts = [[np.random.default_rng(seed).normal(0.0, 0.02, 100)] for seed in range(8)]
+    rules = [statistics.USUAL, *(statistics.Rule.together(0.05, cells) for cells in (1, 2, 20))]
+    widths = [statistics.combine(bursts, rule).half_width for rule in rules]
+    assert widths == sorted(widths)
+    assert len(set(widths)) == len(widths)
+
+
+def test_intervals_hold_together_as_often_as_they_say():
+    source, cells, families = np.random.default_rng(3), 4, 1500
+    rule = statistics.Rule.together(0.05, cells)
+    missed = 0
+    for _ in range(families):
+        workers = source.normal(0.0, 0.01, (cells, 5))
+        ends = [statistics.across_workers(one, rule.across) for one in workers]
+        missed += any(not end.low <= 1.0 <= end.high for end in ends)
+    assert stats.binomtest(missed, families, statistics.GATE_ALARM).pvalue > 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from pathlib import Path
@@ -125,6 +126,9 @@ def _duel(
     phases = options.phases(how["phase_names"])
     posed = planning.pose(options.wanted(asked, "smoke"), asked["logits_file"])
     keys = [problem.key for problem in posed.problems]
+    with contextlib.suppress(AbsentError):  # told below; a revision that is unknown is told before anything long
+        if revisions.is_spelled(first):
+            checkouts.source(first)
     after = _only(second, checkouts, keys)
     try:
         before = _only(first, checkouts, keys)
