@@ -236,7 +236,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Tell the conditions where any test is about to judge a loss: others need not know of this plugin."""
     used = sum(FIXTURE in getattr(item, "fixturenames", ()) for item in items)
-    return [f"{_conditions(config)}; {used} tests"] if used else []
+    return [f"{_conditions(config)}; {used} {'test' if used == 1 else 'tests'}"] if used else []
 
 
 def _conditions(config: pytest.Config) -> str:
