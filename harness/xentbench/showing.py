@@ -220,6 +220,8 @@ def comparison_exit(found: Sequence[Difference], *, inconclusive_passes: bool) -
     """Return the exit code of `compare`: 1 where anything is worse, 3 where something stays inconclusive, else 0."""
     outcomes = {entry.outcome for entry in found}
     if Outcome.WORSE in outcomes:
+        cells = [f"{one.problem.partition(':')[2]} {one.phase}" for one in found if one.outcome is Outcome.WORSE]
+        errors().print(printable(f"worse: {'; '.join(cells)}"), soft_wrap=True)
         return 1
     if Outcome.INCONCLUSIVE in outcomes or not outcomes:
         told = "nothing could be compared" if not outcomes else "some cells stay inconclusive"
