@@ -25,6 +25,7 @@ LAYERS = [
         "problems",
         "recordings",
         "capturing",
+        "models",
         "trained",
         "workloads",
     ),
@@ -65,6 +66,8 @@ LAYERS = [
         "devices",
         "due",
         "accuracies",
+        "tolerances",
+        "training",
         "sweep",
         "checking",
         "inprocess",
@@ -89,7 +92,7 @@ LAYERS = [
         "cli",
     ),
 ]
-WORKER_MAY = {"spec", "drawing", "inputs", "worker"}
+WORKER_MAY = {"spec", "drawing", "inputs", "models", "worker"}
 
 
 def rooms() -> dict[str, list[Path]]:

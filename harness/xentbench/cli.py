@@ -60,6 +60,8 @@ def list_(plugins: tuple[str, ...], json_file: str | None) -> int:
 @options.implementation_options
 @options.problem_options(options.JUDGED)
 @click.option("--compile", is_flag=True, help="Put everybody under torch.compile; asks the compiled panel.")
+@click.option("--train", is_flag=True, help="Train two small models with each loss too, and compare the curves.")
+@click.option("--train-figure", type=click.Path(), help="Draw the curves to FILE, .svg or .png.")
 @click.option("--require-option", "required", multiple=True, help="Fail whoever does not offer NAME[,NAME].")
 @click.option("--baseline", type=click.Path(), help="Judge what FILE lists, at its seed; fail what became worse.")
 @click.option("--write-baseline", type=click.Path(), help="Write such a FILE, where everything is right.")
@@ -79,6 +81,7 @@ def parity(
     \b
     Example: xentbench parity my_loss.py:cross_entropy
              xentbench parity 'nll-*' --grid quick --require-option weight,ignore_index
+             xentbench parity my_loss.py:cross_entropy --train --train-figure curves.png
              xentbench parity --baseline results/baselines/parity.json --junit parity.xml
     """  # noqa: D301
     from xentbench import judging, junit, showing
@@ -121,6 +124,7 @@ def parity(
     help="Input hot in the caches, or a pool of inputs larger than the last of them.",
 )
 @click.option("--flush-denormal", is_flag=True, help="Let numbers below the normal range count as zero.")
+@click.option("--train/--no-train", default=None, help="Train small models with each loss. [default: not with --quick]")
 @click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
 @click.option("--run", help="Name of the run; one of this name goes on, where the same is asked. [default: a new one]")
 @click.option(

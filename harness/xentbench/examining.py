@@ -198,12 +198,17 @@ def reproduce(entry: Description, problem: Problem, seed: int | None = None) -> 
 
     The seed stands last: a journal leaves it out while it is a secret, and its reader adds it.
     """
+    return command(entry, f"--problem {shlex.quote(problem.key)}", seed)
+
+
+def command(entry: Description, asked: str, seed: int | None = None) -> str:
+    """Return the command line of `parity` for this implementation and what else it is asked; the seed stands last."""
     place = spelled(entry.source.where)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     compiled = " --compile" if entry.wrapped else ""
     seeded = "" if seed is None else f" --seed {seed}"
-    return f"xentbench parity {shlex.quote(name)}{plugin} --problem {shlex.quote(problem.key)}{compiled}{seeded}"
+    return f"xentbench parity {shlex.quote(name)}{plugin} {asked}{compiled}{seeded}"
 
 
 def spelled(where: str) -> str:

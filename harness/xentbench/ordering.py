@@ -46,6 +46,7 @@ class Order:
         again: the command line that goes on, should this sitting be stopped.
         facts: what the journal holds of this sitting's start.
         known: (name, problem key) of what earlier sittings found of accuracy alone.
+        trained: (name, workload) of what earlier sittings trained.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Order:
     facts: Mapping[str, Any]
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
     known: frozenset[tuple[str, str]] = frozenset()
+    trained: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def missing(self) -> int:
@@ -89,16 +91,16 @@ def place(given: Given) -> Order:
     info["digest"] = resuming.digest(info)
     info["clock_trial"] = comparable_trial(results.trial(runs), info["environment"])
     journal = journal or results.create(runs, run, shard.part)
-    done, known = {}, frozenset[tuple[str, str]]()
+    done, known, trained = {}, frozenset[tuple[str, str]](), frozenset[tuple[str, str]]()
     if stored is not None or not journal.found(info):
         resuming.demand_same(_resumable(stored or results.head(journal.folder)), {**info, "run": journal.run})
         stood = results.read(journal.folder)
-        done, known = results.finished(stood), results.graded(stood)
+        done, known, trained = results.finished(stood), results.graded(stood), results.trained(stood)
     files = {"--plugin": given.plugins, "": given.names, "--logits": [f for f in [given.asked["logits_file"]] if f]}
     again = resuming.command(journal.run, shard, str(runs), files)
     settings = {name: info["environment"].get(name) for name in environment.RESUMABLE}
     facts = {"part": journal.part, "digest": info["digest"], "environment": settings}
-    return Order(plan.share(shard), plan, journal, again, facts, done, known)
+    return Order(plan.share(shard), plan, journal, again, facts, done, known, trained)
 
 
 def _shard(how: Mapping[str, Any]) -> Shard:
@@ -152,6 +154,7 @@ def _how(
         "budget": str(stored["budget_s"]),
         "workers": plan["workers"],
         "seed": plan["seed"],
+        "train": plan.get("trains", False),
     }
     chosen = {name: value if how[name] in (None, ()) else how[name] for name, value in told.items()}
     conditions = {name: settings[name] for name in ("threads", "allocator", "cache", "flush_denormal")}
@@ -186,7 +189,10 @@ def _plan(given: Given) -> tuple[Plan, tuple[str, ...]]:
     entries = options.chosen(given.names, given.globs, given.plugins, keys)
     conditions, both = options.conditions(how)
     seed = options.fresh_seed(how["seed"])
-    plan = planning.make(posed, entries, phases, preset, seed, conditions, beside_cold=both, accuracy=accuracy)
+    trains = preset_name != "quick" if how["train"] is None else how["train"]
+    plan = planning.make(
+        posed, entries, phases, preset, seed, conditions, beside_cold=both, accuracy=accuracy, trains=trains
+    )
     return plan, tuple(asked["grid"])
 
 

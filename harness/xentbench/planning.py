@@ -66,6 +66,7 @@ class Plan:
         conditions: that everybody is timed under.
         beside_cold: whether every cell is timed with the default allocator as well.
         accuracy: problems that are asked for accuracy alone, and never timed.
+        trains: whether small models are trained with everybody's loss.
         seed: of every number in the run; secret until it has ended.
         preset: how much may be spent.
     """
@@ -81,6 +82,7 @@ class Plan:
     conditions: environment.Conditions = field(default_factory=environment.Conditions)
     beside_cold: bool = False
     accuracy: tuple[Problem, ...] = ()
+    trains: bool = False
 
     @property
     def asked(self) -> tuple[Problem, ...]:
@@ -88,8 +90,9 @@ class Plan:
         return tuple(problem for problem in self.problems if problem.key not in self.skipped)
 
     def share(self, shard: Shard) -> Plan:
-        """Return the plan of one share of the problems."""
-        return dataclasses.replace(self, problems=shard.of(self.problems), accuracy=shard.of(self.accuracy))
+        """Return the plan of one share of the problems; the first share trains."""
+        mine = {"problems": shard.of(self.problems), "accuracy": shard.of(self.accuracy)}
+        return dataclasses.replace(self, **mine, trains=self.trains and shard.number == 1)
 
     @property
     def cells(self) -> int:
@@ -264,6 +267,7 @@ def make(
     *,
     beside_cold: bool = False,
     accuracy: Sequence[Problem] = (),
+    trains: bool = False,
 ) -> Plan:
     """Return the plan of asking these implementations the posed problems, under the conditions that can be had here.
 
@@ -288,6 +292,7 @@ def make(
         conditions=had,
         beside_cold=beside_cold and had.allocator == "warm",
         accuracy=tuple(accuracy),
+        trains=trains and any(problem.device == "cpu" for problem in posed.problems),
     )
 
 

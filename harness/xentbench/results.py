@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CELL: Final = ("implementation", "problem", "phase")
 """What names a cell."""
+TRAINING: Final = ("implementation", "workload")
+"""What names a training."""
 UNASKED: Final = (Status.SKIPPED, Status.UNSUPPORTED, Status.IMPORT_FAILED)
 """How cells may end that nobody was asked, and of which there is no verdict."""
 RUNS: Final = Path("results/runs")
@@ -172,7 +174,7 @@ def read(folder: Path) -> Run:
         "cell": (_cell_row, CELL, columns.CELL_COLUMNS),
         "verdict": (lambda line: _verdict_row(line, seeds), CELL[:2], columns.VERDICT_COLUMNS),
         "accuracy": (lambda line: _verdict_row(line, seeds), CELL[:2], columns.VERDICT_COLUMNS),
-        "training": (dict, ("implementation", "workload"), columns.TRAINING_COLUMNS),
+        "training": (lambda line: {**line, **_again(line, seeds)}, TRAINING, columns.TRAINING_COLUMNS),
     }
     tables, notes = {}, list(damage)
     for kind, (row, keys, documented) in kinds.items():
@@ -212,6 +214,11 @@ def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
 def graded(run: Run) -> frozenset[tuple[str, str]]:
     """Return the implementations and problem keys that were asked for accuracy alone."""
     return frozenset(run.accuracies[[*CELL[:2]]].itertuples(index=False, name=None))
+
+
+def trained(run: Run) -> frozenset[tuple[str, str]]:
+    """Return the implementations and workloads that were trained."""
+    return frozenset(run.trainings[[*TRAINING]].itertuples(index=False, name=None))
 
 
 def load(run: str | Path, table: str = "cells", *, results: str | Path | None = None) -> pd.DataFrame:
@@ -335,10 +342,14 @@ def _cell_row(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verdict_row(line: Mapping[str, Any], seeds: Mapping[str, int | None]) -> dict[str, Any]:
     joined = {name: ",".join(line.get(name) or []) for name in ("deviations", "labels")}
+    return {**_problem_fields(line["problem"]), **line, **joined, **_again(line, seeds)}
+
+
+def _again(line: Mapping[str, Any], seeds: Mapping[str, int | None]) -> dict[str, str]:
+    """Return the command that asks again, once the seed is no secret any more."""
     seed = seeds.get(line.get("sitting", ""))
     # Schema 1 kept the seed in the line, where whoever was judged could read it while the run went on.
-    again = {} if seed is None else {"reproduce": f"{line['reproduce']} --seed {seed}"}
-    return {**_problem_fields(line["problem"]), **line, **joined, **again}
+    return {} if seed is None else {"reproduce": f"{line['reproduce']} --seed {seed}"}
 
 
 def _in_plan_order(rows: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:

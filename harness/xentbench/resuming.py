@@ -35,6 +35,7 @@ def planned(plan: Plan, shards: int, seed: int | None) -> dict[str, Any]:
         "workers": plan.preset.workers,
         "half_width": plan.preset.half_width,
         "beside_cold": plan.beside_cold,
+        "trains": plan.trains,
         "shards": shards,
         "seed": seed,
     }
@@ -86,7 +87,7 @@ def _settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _plans(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     changed = []
     for name, after in now.items():
-        before = stored.get(name)
+        before = stored.get(name, False)  # what the version that began it did not know was not asked
         if before == after:
             continue
         if isinstance(before, list) and isinstance(after, list):

@@ -38,7 +38,7 @@ def bench(order: Order, watch: Watch) -> Run:
     """
     journal, start_s = order.journal, time.monotonic()
     journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
-    going = sweep.Sweep(order.plan, journal, watch, finished=order.finished, known=order.known)
+    going = sweep.Sweep(order.plan, journal, watch, finished=order.finished, known=order.known, trained=order.trained)
     ended = "stopped"
     try:
         going.run()
@@ -88,10 +88,10 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def is_wrong(run: Run) -> bool:
-    """Whether any cell, or what was asked for accuracy alone, ended in something that is wrong and not declared."""
+    """Whether any cell, training, or what was asked for accuracy alone ended in something that is wrong and not declared."""
     declared = run.cells["labels"].str.contains("declared-deviation", na=False)
     graded = run.accuracies[run.accuracies["deviations"] == ""]
-    statuses = [*run.cells.loc[~declared, "status"], *graded["status"]]
+    statuses = [*run.cells.loc[~declared, "status"], *graded["status"], *run.trainings["status"]]
     return any(Status(status).is_wrong for status in statuses)
 
 

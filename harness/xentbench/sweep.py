@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import devices, environment, machine
+from xentbench import devices, environment, machine, training
 from xentbench.accuracies import Accuracies
 from xentbench.counterexamples import Finder, Shrunk
 from xentbench.crews import Crew, Examinee, Purse
@@ -32,6 +32,7 @@ from xentbench.posing import Questions
 from xentbench.spec import Description, Phase, Problem, Status, Verdict
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
+from xentbench.training import Terms
 from xentbench.workers import WARM_HEAP, build_caches, stoppable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from xentbench.journal import Journal
     from xentbench.planning import Plan
     from xentbench.squads import Timed
+    from xentbench.training import Trained
     from xentbench.watching import Watch
 
     Right = Mapping[str, Sequence[Description]]
@@ -65,6 +67,7 @@ class Sweep:
         examined: what the judge found, by implementation and problem key.
         finished: how cells ended in earlier sittings of this run.
         known: what earlier sittings found of accuracy alone.
+        trained: what earlier sittings trained.
     """
 
     plan: Plan
@@ -75,6 +78,7 @@ class Sweep:
     examined: dict[tuple[str, str], Examined] = field(default_factory=dict)
     finished: Mapping[tuple[str, str, Phase], Status] = field(default_factory=dict)
     known: frozenset[tuple[str, str]] = frozenset()
+    trained: frozenset[tuple[str, str]] = frozenset()
     _due: Due = field(init=False)
     _telling: threading.Lock = field(default_factory=threading.Lock)
     _stopped: threading.Event = field(default_factory=threading.Event)
@@ -91,6 +95,7 @@ class Sweep:
                     self._write_all(entry, problem, *why, phases=self._due.missing(entry, problem))
         with tempfile.TemporaryDirectory(prefix="xentbench-build-") as builds:
             self._judge(Path(builds), deadline_s)
+            self._train(Path(builds), deadline_s)
             self._time(Path(builds), deadline_s)
 
     def _judge(self, builds: Path, deadline_s: float) -> None:
@@ -148,6 +153,27 @@ class Sweep:
         self.journal.verdict(verdict_fields(entry, problem, examined, shrunk))
         if verdict.status is not Status.PASSED:  # in any sitting: no time of it stands then
             self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
+
+    def _train(self, builds: Path, deadline_s: float) -> None:
+        """Train with the loss of everybody who answered anything right, or was not asked in this sitting."""
+        if not self.plan.trains:
+            return
+        ends = {name: [x.verdict.status for (n, _), x in self.examined.items() if n == name] for name, _ in self.examined}
+        entries = {entry.name: entry for entry in self.plan.implementations}
+
+        def write(one: Trained) -> None:
+            self.journal.training(one.record())
+            if one.status is Status.FORGED:
+                self._distrust(entries[one.implementation], one.status, f"while it trained: {one.reason}")
+
+        terms = Terms(
+            settings=lambda entry: self._environment(entry, builds, "cold"),
+            flush_denormal=self.plan.conditions.flush_denormal,
+            done=self.trained,
+            barred={name: "no answer of it was right" for name, seen in ends.items() if Status.PASSED not in seen},
+            late=lambda: self._spent if self.now_s() >= deadline_s else "",
+        )
+        training.train_all(self.plan.implementations, self.plan.seed, self.watch, write, terms)
 
     def _time(self, builds: Path, deadline_s: float) -> None:
         """Time the right ones: those of the processor first, then those of all other devices side by side."""
@@ -299,10 +325,14 @@ class Sweep:
         """Whether the budget is spent; then these cells end here, with that reason."""
         if self.now_s() < deadline_s:
             return False
-        reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
-            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
+            self._write_all(entry, problem, Status.SKIPPED, self._spent, phases=self._due.missing(entry, problem))
         return True
+
+    @property
+    def _spent(self) -> str:
+        """Why what comes after the deadline is not asked."""
+        return f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
 
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""

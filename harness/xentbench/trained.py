@@ -1,7 +1,7 @@
 """The two built-in workloads, `digits` and `text`: models trained here for seconds, and their logits on held-out rows.
 
 They are trained with `F.cross_entropy`, on one thread, then kept in the user's cache folder: one machine and one torch
-version give the same bytes each time, another machine may give others.
+version give the same bytes each time, another machine may give others. `course` is what others train the same models by.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from xentbench.inputs import Recorded
+from xentbench.models import Lesson, classifier, language_model
 from xentbench.recordings import fingerprint, from_file, read_metadata, save
 from xentbench.spec import UsageError
 from xentbench.threads import one_thread
@@ -30,7 +32,8 @@ from xentbench.threads import one_thread
 if TYPE_CHECKING:
     from types import ModuleType
 
-Model = Callable[[torch.Tensor], torch.Tensor]
+    from xentbench.models import Model
+
 Trainer = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 RECIPE: Final = 1
@@ -41,6 +44,57 @@ DIGITS_ROWS, DIGITS_HIDDEN, DIGITS_CLASSES = 512, 256, 10
 TEXT_ROWS, TEXT_WORDS, TEXT_CONTEXT, TEXT_WIDTH = 128, 8192, 3, 128
 TEXT_HELD_OUT = 16
 """One paragraph of so many is held out."""
+
+MOMENTUM: Final = 0.9
+HELD_OUT_ROWS: Final = 512
+"""Of a course: on which it is seen what came of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a model is trained on, what it is tried on, and the weights that it starts from.
+
+    Attributes:
+        inputs: `(rows, …)`.
+        target: int64 `(rows,)`.
+        held_inputs: of rows that are not trained on.
+        held_target: of these.
+        weights: in the order of the model.
+    """
+
+    inputs: torch.Tensor
+    target: torch.Tensor
+    held_inputs: torch.Tensor
+    held_target: torch.Tensor
+    weights: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a course goes: steps, rows of each, rate of the first."""
+
+    steps: int
+    rows: int
+    rate: float
+
+
+PACES: Final[Mapping[str, Pace]] = {"digits": Pace(300, 64, 0.1), "text": Pace(200, 32, 0.3)}
+"""Steady enough that rounding is not amplified: see docs/training.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A lesson, and the rows on which it is seen what came of it.
+
+    Attributes:
+        lesson: data, weights and order of one training.
+        held_inputs: of rows that are not trained on.
+        held_target: of these, int64.
+    """
+
+    lesson: Lesson
+    held_inputs: torch.Tensor
+    held_target: torch.Tensor
 
 
 class WorkloadUnavailableError(RuntimeError):
@@ -79,6 +133,27 @@ def text() -> Recorded:
     return _trained("text")
 
 
+def course(name: str, seed: int) -> Course:
+    """Return the same data and model with initial weights and batches of this seed, to be trained by whoever likes.
+
+    The weights go downhill by gradients with momentum (Polyak 1964). Adam, by which the workloads are made, divides a
+    constant factor on the gradient out again, so that a loss with a wrong divisor would train as a right one does.
+
+    Args:
+        name: `digits` or `text`.
+        seed: of weights and batches.
+
+    Raises:
+        WorkloadUnavailableError: as `digits` and `text`.
+    """
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    data, pace = _DATA[name](generator), PACES[name]
+    batches = torch.stack(_batches(len(data.target), size=pace.rows, steps=pace.steps, generator=generator))
+    chosen = torch.randperm(len(data.held_target), generator=generator)[:HELD_OUT_ROWS]
+    lesson = Lesson(name, data.weights, data.inputs[batches], data.target[batches], pace.rate, MOMENTUM)
+    return Course(lesson, data.held_inputs[chosen], data.held_target[chosen])
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder of trained workloads: in `XDG_CACHE_HOME` if that is absolute, else `~/.cache`."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -115,41 +190,46 @@ def _kept(name: str, folder: Path) -> Recorded:
 
 
 def _train_digits(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    data = _import("sklearn.datasets", "the digits workload needs scikit-learn: pip install 'xentbench[workloads]'")
-    pixels, labels = data.load_digits(return_X_y=True)
+    data = _digits_data(generator)
+    batches = _batches(len(data.target), size=64, steps=300, generator=generator)
+    weights = _fit(classifier, data, batches, rate=3e-3)
+    return classifier(weights, data.held_inputs).detach(), data.held_target
+
+
+def _digits_data(generator: torch.Generator) -> Data:
+    source = _import("sklearn.datasets", "the digits workload needs scikit-learn: pip install 'xentbench[workloads]'")
+    pixels, labels = source.load_digits(return_X_y=True)
     inputs, target = torch.from_numpy(pixels).float() / 16.0, torch.from_numpy(labels).long()
     order = torch.randperm(len(target), generator=generator)
     held_out, rest = order[:DIGITS_ROWS], order[DIGITS_ROWS:]
-    first, second = (
+    weights = (
         _uniform(64, DIGITS_HIDDEN, generator=generator),
         _uniform(DIGITS_HIDDEN, DIGITS_CLASSES, generator=generator),
+        torch.zeros(DIGITS_HIDDEN),
+        torch.zeros(DIGITS_CLASSES),
     )
-    shifts = torch.zeros(DIGITS_HIDDEN, requires_grad=True), torch.zeros(DIGITS_CLASSES, requires_grad=True)
-
-    def model(rows: torch.Tensor) -> torch.Tensor:
-        return torch.relu(rows @ first + shifts[0]) @ second + shifts[1]
-
-    batches = _batches(len(rest), size=64, steps=300, generator=generator)
-    _fit(model, [first, second, *shifts], inputs[rest], target[rest], batches, rate=3e-3)
-    return model(inputs[held_out]).detach(), target[held_out]
+    return Data(inputs[rest], target[rest], inputs[held_out], target[held_out], weights)
 
 
 def _train_text(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    data = _text_data(generator)
+    batches = _batches(len(data.target), size=512, steps=100, generator=generator)
+    weights = _fit(language_model, data, batches, rate=4e-3)
+    chosen = torch.randperm(len(data.held_target), generator=generator)[:TEXT_ROWS]
+    return language_model(weights, data.held_inputs[chosen]).detach(), data.held_target[chosen]
+
+
+def _text_data(generator: torch.Generator) -> Data:
     rows, held_out = _text_rows()
-    words = torch.randn(TEXT_WORDS, TEXT_WIDTH, generator=generator).mul_(0.1).requires_grad_()
-    mixing = _uniform(TEXT_CONTEXT * TEXT_WIDTH, TEXT_WIDTH, generator=generator)
-    shift = torch.zeros(TEXT_WIDTH, requires_grad=True)
     # Starts from how common each word is, so that the few steps there are go into what the context tells.
     frequencies = torch.bincount(rows[:, -1], minlength=TEXT_WORDS) + 0.5
-    common = (frequencies / frequencies.sum()).log().requires_grad_()
-
-    def model(context: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(words[context].flatten(1) @ mixing + shift) @ words.T + common
-
-    batches = _batches(len(rows), size=512, steps=100, generator=generator)
-    _fit(model, [words, mixing, shift, common], rows[:, :-1], rows[:, -1], batches, rate=4e-3)
-    chosen = held_out[torch.randperm(len(held_out), generator=generator)[:TEXT_ROWS]]
-    return model(chosen[:, :-1]).detach(), chosen[:, -1].clone()
+    weights = (
+        torch.randn(TEXT_WORDS, TEXT_WIDTH, generator=generator).mul_(0.1),
+        _uniform(TEXT_CONTEXT * TEXT_WIDTH, TEXT_WIDTH, generator=generator),
+        torch.zeros(TEXT_WIDTH),
+        (frequencies / frequencies.sum()).log(),
+    )
+    return Data(rows[:, :-1], rows[:, -1], held_out[:, :-1], held_out[:, -1], weights)
 
 
 def _text_rows() -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,28 +247,23 @@ def _text_rows() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(kept[0]), torch.tensor(kept[1])
 
 
+_DATA: Final[Mapping[str, Callable[[torch.Generator], Data]]] = {"digits": _digits_data, "text": _text_data}
 _TRAINERS: Final[dict[str, Trainer]] = {
     "digits": _train_digits,
     "text": _train_text,
 }
 
 
-def _fit(
-    model: Model,
-    parameters: list[torch.Tensor],
-    inputs: torch.Tensor,
-    target: torch.Tensor,
-    batches: list[torch.Tensor],
-    *,
-    rate: float,
-) -> None:
-    """Train by Adam (Kingma and Ba 2015), its rate falling linearly to zero."""
-    optimizer = torch.optim.Adam(parameters, lr=rate)
+def _fit(model: Model, data: Data, batches: list[torch.Tensor], *, rate: float) -> tuple[torch.Tensor, ...]:
+    """Train by Adam (Kingma and Ba 2015), its rate falling linearly to zero; return the weights."""
+    weights = tuple(weight.requires_grad_() for weight in data.weights)
+    optimizer = torch.optim.Adam(weights, lr=rate)
     for done, batch in enumerate(batches):
         optimizer.param_groups[0]["lr"] = rate * (1.0 - done / len(batches))
         optimizer.zero_grad()
-        F.cross_entropy(model(inputs[batch]), target[batch]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(model(weights, data.inputs[batch]), data.target[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    return weights
 
 
 def _batches(rows: int, *, size: int, steps: int, generator: torch.Generator) -> list[torch.Tensor]:
@@ -201,7 +276,7 @@ def _batches(rows: int, *, size: int, steps: int, generator: torch.Generator) ->
 def _uniform(inputs: int, outputs: int, *, generator: torch.Generator) -> torch.Tensor:
     """Return the weights that a linear layer of these sizes starts with: uniform within 1/sqrt(inputs)."""
     bound = 1.0 / math.sqrt(inputs)
-    return torch.empty(inputs, outputs).uniform_(-bound, bound, generator=generator).requires_grad_()
+    return torch.empty(inputs, outputs).uniform_(-bound, bound, generator=generator)
 
 
 def _import(module: str, reason: str) -> ModuleType:

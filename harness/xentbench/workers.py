@@ -38,6 +38,7 @@ DEADLINES_S: Final[Mapping[str, float]] = {
     "set-up": 60.0,
     "answer": 60.0,
     "repeat": 60.0,
+    "train": 90.0,  # three times what the slow may spend
     "memory": 60.0,
     "prepare": 60.0,
     "call": 60.0,
@@ -52,7 +53,7 @@ DEADLINES_S: Final[Mapping[str, float]] = {
 Budgets steer how long things take; these only end what hangs.
 """
 COMPILING_S: Final = 600.0
-"""Added to the set-up of an entrant that compiles: a cold compiler on a busy machine."""
+"""Added to set-up and training of an entrant that compiles: a cold compiler on a busy machine."""
 PATIENCE_S: Final = 2e-6
 """Added to the deadlines of a problem for each of its logits: the slowest honest entrant takes a tenth of it."""
 LOOPING_S: Final = 2e-3
@@ -180,7 +181,7 @@ class Worker:
             raise self._lose(Status.FORGED, f"{verb}: bytes came that answer no request")
 
     def _deadline(self, verb: str) -> Deadline:
-        limit_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb == "set-up" else 0.0)
+        limit_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb in ("set-up", "train") else 0.0)
         return Deadline(limit_s, lambda: pace.waited_s(self.pid), lambda: pace.slowness() * pace.crowding())
 
     def _overdue(self, verb: str, deadline: Deadline) -> str:

@@ -1,7 +1,7 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
-Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `prepare`, `call`, `begin`,
-`burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads
+Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `train`, `prepare`, `call`,
+`begin`, `burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads
 the resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
 `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The worker holds
 no oracle and no answers.
@@ -24,8 +24,9 @@ import torch
 from torch.nn import functional
 
 from xentbench import inputs as tensors
+from xentbench.models import Lesson
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
-from xentbench.worker import calls, compiled, loading, memory, versions, watch, wire
+from xentbench.worker import calls, compiled, loading, memory, training, versions, watch, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
@@ -157,6 +158,22 @@ class Session:
         ]
         return {**dataclasses.asdict(seen), "is_steady": is_steady, "kept_bytes": memory.kept_bytes(known)}, {}
 
+    def train(self, record: Record, given: Tensors) -> tuple[Record, Tensors]:
+        """Train a small model with the loss; what its first call builds is paid before, and not again while it trains."""
+        self.free({}, {})
+        loss, problem, lesson = self._loaded(), Problem.parse(record["problem"]), _lesson(record["lesson"], given)
+        compiled.reset()
+        if reason := calls.refusal(loss, problem):
+            raise calls.UnsupportedError(reason)
+        bound = calls.bind(loss, problem, None)
+        bound = calls.checked(compiled.wrap(bound) if self.wraps else bound)
+        training.call_once(lesson, bound)
+        compiled.check_set_up(must_compile=loss.compiles or self.wraps)
+        progress = training.train(lesson, bound, record["budget_s"])
+        weights = {f"weight{number}": weight for number, weight in enumerate(progress.weights)}
+        curves = {"losses": progress.losses, "reported": progress.reported}
+        return {"changed": list(progress.changed)}, {**weights, **curves}
+
     def prepare(self, record: Record, _tensors: Tensors) -> tuple[Record, Tensors]:
         """Make one call of a phase ready, and give back what the heap keeps: whatever the call touches is new."""
         self.prepared = memory.prepared(*self._ready(), Phase(record["phase"]))
@@ -271,6 +288,7 @@ def serve(fd_in: int, fd_out: int) -> None:
         "answer": session.answer,
         "repeat": session.repeat,
         "memory": session.memory,
+        "train": session.train,
         "prepare": session.prepare,
         "call": session.call,
         "begin": session.begin,
@@ -321,7 +339,7 @@ def failure(error: BaseException, ask: str) -> Record:
         return {"status": kind, "reason": message.partition(": ")[2]}
     if _is_out_of_memory(error, message):
         return {"status": Status.OUT_OF_MEMORY, "reason": message}
-    compiling = ask == "set-up" and "torch._dynamo" in str(type(error).__module__)
+    compiling = ask in ("set-up", "train") and "torch._dynamo" in str(type(error).__module__)
     if compiling or isinstance(error, compiled.CompilationError):
         return {"status": Status.SET_UP_FAILED, "reason": message}
     if ask == "load":
@@ -365,6 +383,13 @@ def _pick(source: Record, name: str) -> Implementation:
     told = "; ".join(part.message for part in loaded.broken)
     msg = f"{name!r} is not in its source any more{': ' + told if told else ''}"
     raise ImportError(msg)
+
+
+def _lesson(told: Record, given: Tensors) -> Lesson:
+    """Return the lesson that came with the request: its weights are numbered."""
+    numbers = range(sum(name.startswith("weight") for name in given))
+    weights = tuple(given[f"weight{number}"] for number in numbers)
+    return Lesson(told["name"], weights, given["inputs"], given["target"], told["rate"], told["momentum"])
 
 
 def _inputs(problem: Problem, record: Record, given: Tensors) -> tensors.Inputs:

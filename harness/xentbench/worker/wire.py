@@ -23,7 +23,7 @@ from xentbench.spec import DTYPE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Raised whenever a record's meaning changes; both ends compare it first."""
 RECORD_LIMIT_BYTES: Final = 64 * 2**20
 """Longest JSON text that is read; tensors do not count."""

@@ -1,0 +1,138 @@
+"""Training curves of every implementation, and below them how far each is from the baseline's, in units of the bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, settings, sheet
+from xentbench.report.text import listing, plain
+from xentbench.report.view import View
+from xentbench.spec import Status
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from xentbench.report.style import Look
+    from xentbench.report.view import RunLike
+
+    Array = npt.NDArray[np.float64]
+
+LEAST: Final = 1e-4
+"""Distances below are drawn here: those of losses that agree to the last bit are 0."""
+TITLE: Final = "Training by each loss"
+_LISTS: Final = ("losses", "losses_low", "losses_high")
+_COLUMN_IN, _HEIGHT_IN, _LEGEND_IN = 5.6, 5.4, 0.22
+"""Width of a workload's column, height, and height of a line of the legend, in inches."""
+_ABREAST: Final = 5
+"""Names in a line of the legend."""
+
+
+def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
+    """Return the curves with their distances, a column for each workload; None where nobody was trained.
+
+    Args:
+        run: names the conditions in the foot, and gives every implementation its look.
+        trainings: columns of `results.TRAINING_COLUMNS`; each list may hold null for a number that is none.
+    """
+    rows = _rows(trainings)
+    curves = [row for row in rows if len(row["losses"])]
+    if not curves:
+        return None
+    view = View.of(run)
+    names = dict.fromkeys([*view.implementations, *(row["implementation"] for row in rows)])
+    look = looks(dataclasses.replace(view, implementations=tuple(names)))
+    workloads = list(dict.fromkeys(row["workload"] for row in curves))
+    shown = list(dict.fromkeys(row["implementation"] for row in curves))
+    with settings():
+        legend_in = _LEGEND_IN * -(-len(shown) // _ABREAST)
+        size = (max(MIN_WIDTH, _COLUMN_IN * len(workloads)), _HEIGHT_IN + legend_in)
+        drawing = sheet(view, size, TITLE, _subtitle(rows))
+        axes = drawing.subplots(2, len(workloads), squeeze=False, height_ratios=(3, 2), sharex="col")
+        for column, workload in enumerate(workloads):
+            mine = [row for row in curves if row["workload"] == workload]
+            _curves(axes[0, column], mine, look)
+            _distances(axes[1, column], mine, look)
+            axes[0, column].set_title(drawn(workload))
+        axes[0, 0].set_ylabel("true loss of the batch")
+        axes[1, 0].set_ylabel("distance / bound")
+        handles, labels = axes[1, 0].get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside lower center", ncols=_ABREAST, fontsize=8)
+    return drawing
+
+
+def _rows(trainings: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as text and numbers; what is no list of numbers is an empty curve."""
+    rows = []
+    for record in trainings.to_dict("records"):
+        texts = {name: plain(record.get(name)) for name in ("implementation", "workload", "status")}
+        rows.append({**texts, **{name: _numbers(record.get(name)) for name in _LISTS}})
+    return rows
+
+
+def _numbers(value: object) -> Array:
+    held = value if isinstance(value, list | tuple | np.ndarray) else ()
+    numbers: Array = pd.to_numeric(pd.Series(list(held), dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    return numbers
+
+
+def _subtitle(rows: list[dict[str, Any]]) -> str:
+    """Say what is drawn, and who is missing."""
+    absent: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] != Status.PASSED:
+            absent.setdefault(row["status"], []).append(f"{row['implementation']} on {row['workload']}")
+    told = [f"{status}: {listing(names)}" for status, names in absent.items()]
+    told = told or ["all within the bound"]
+    return "  ·  ".join(["below: difference from F.cross_entropy, dashed what rounding explains", *told])
+
+
+def _curves(axes: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) -> None:
+    band = max(rows, key=lambda row: len(row["losses_low"]))
+    if len(band["losses_low"]) == len(band["losses_high"]):
+        steps = np.arange(len(band["losses_low"]))
+        axes.fill_between(steps, band["losses_low"], band["losses_high"], color=INK, alpha=0.25, linewidth=0.8)
+    for row in rows:
+        line = look[row["implementation"]]
+        axes.plot(row["losses"], color=line.colour, linestyle=line.line, linewidth=1.1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _distances(axes: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) -> None:
+    """Draw distances on a logarithmic axis; a curve that ends in NaN has no distance from there on."""
+    for row in rows:
+        line = look[row["implementation"]]
+        far = np.maximum(_distance(row), LEAST)
+        place = len(far) // 2
+        axes.plot(
+            far,
+            color=line.colour,
+            linestyle=line.line,
+            linewidth=1.1,
+            marker=line.marker,
+            markersize=4,
+            markevery=[place] if len(far) else [],
+            label=drawn(row["implementation"]),
+        )
+    axes.axhline(1.0, color=INK, linestyle="--", linewidth=0.9)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=LEAST / 2)
+    axes.set_xlabel("step")
+    axes.grid(axis="y", color=RULE)
+
+
+def _distance(row: dict[str, Any]) -> Array:
+    """Return how far each loss is from the middle of its band, in half-widths of it."""
+    losses, low, high = (row[name] for name in _LISTS)
+    if not len(losses) == len(low) == len(high):
+        return np.zeros(0)
+    half = (high - low) / 2.0
+    with np.errstate(all="ignore"):
+        far: Array = np.where(half > 0.0, np.abs(losses - (low + high) / 2.0) / half, np.nan)
+    return far
