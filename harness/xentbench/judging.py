@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import baseline, checking, console, found, offers, options, panel, planning
+from xentbench import baseline, checking, console, environment, found, offers, options, panel, planning, training
 from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from xentbench.found import Found
     from xentbench.planning import Posed
     from xentbench.spec import Description
+    from xentbench.training import Trained
 
 PANELS: Final = ("quick", "full")
+FIGURES: Final = (".svg", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Asked:
         found_file: what fresh seeds found, and where more of it goes.
         kept: entries of that file.
         compile: whether everybody is put under `torch.compile`.
+        train: whether small models are trained with everybody's loss.
+        figure_file: where their curves are drawn.
     """
 
     names: Sequence[str]
@@ -55,6 +59,8 @@ class Asked:
     found_file: Path | None = None
     kept: tuple[Found, ...] = ()
     compile: bool = False
+    train: bool = False
+    figure_file: Path | None = None
 
     @property
     def outdated(self) -> str:
@@ -73,6 +79,7 @@ class Judged:
         replayed: failures of what was found before.
         required: implementations that do not offer a required option, one sentence each.
         changes: differences from the baseline.
+        trained: what came of training with each.
         notes: what became of the files.
     """
 
@@ -82,12 +89,14 @@ class Judged:
     replayed: tuple[Mapping[str, Any], ...] = ()
     required: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    trained: tuple[Trained, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def is_wrong(self) -> bool:
-        """Whether anything failed: an answer, one that was found before, a required option, the baseline."""
+        """Whether anything failed: an answer, one found before, a training, a required option, the baseline."""
         failed = any(entry.verdict in ("fail", "error") for entry in self.checked)
+        failed = failed or any(one.status.is_wrong for one in self.trained)
         return failed or bool(self.replayed or self.required) or any(change.fails for change in self.changes)
 
     def record(self) -> dict[str, Any]:
@@ -100,6 +109,7 @@ class Judged:
             "replayed": [dict(failure) for failure in self.replayed],
             "required": list(self.required),
             "changes": [change.record() for change in self.changes],
+            "trainings": [one.record() for one in self.trained],
         }
 
 
@@ -114,6 +124,7 @@ def read(
     if how["compile"] and (how["baseline"] or how["write_baseline"] or how["found"]):
         msg = "--compile judges another program: give it without --baseline, --write-baseline and --found"
         raise UsageError(msg)
+    _check_training(how)
     was = _baseline(asked, how)
     grid = was.grid if was else _panel_name(asked)
     if how["write_baseline"] and (was or not grid):
@@ -137,7 +148,21 @@ def read(
         found_file=_replaceable(how, "found"),
         kept=kept,
         compile=how["compile"],
+        train=how["train"],
+        figure_file=_replaceable(how, "train_figure"),
     )
+
+
+def _check_training(how: Mapping[str, Any]) -> None:
+    if how["train"] and (how["baseline"] or how["write_baseline"]):
+        msg = "--train compares with a training made now: give it without --baseline and --write-baseline"
+        raise UsageError(msg)
+    if how["train_figure"] and not how["train"]:
+        msg = "--train-figure draws what --train found: give both"
+        raise UsageError(msg)
+    if how["train_figure"] and Path(how["train_figure"]).suffix.lower() not in FIGURES:
+        msg = f"--train-figure expected a file that ends in .svg or .png, got {how['train_figure']!r}"
+        raise UsageError(msg)
 
 
 def _baseline(asked: Mapping[str, Any], how: Mapping[str, Any]) -> Baseline | None:
@@ -172,6 +197,9 @@ def judge(asked: Asked) -> Judged:
     with console.progressing(console.errors()) as watch:
         again = found.replay(entries, asked.kept, watch) if asked.kept else []
         checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, grid=asked.grid)
+        trained: list[Trained] = []
+        if asked.train:
+            training.train_all(entries, asked.seed, watch, trained.append)
     if asked.baseline is not None:
         changes += baseline.compare(asked.baseline, checked)
     return Judged(
@@ -181,7 +209,8 @@ def judge(asked: Asked) -> Judged:
         replayed=tuple(again),
         required=tuple(_not_offered(asked.required, checked)),
         changes=tuple(changes),
-        notes=(*_keep_found(asked, checked, again), *_keep_baseline(asked, checked)),
+        trained=tuple(trained),
+        notes=(*_keep_figure(asked, trained), *_keep_found(asked, checked, again), *_keep_baseline(asked, checked)),
     )
 
 
@@ -206,6 +235,18 @@ def _not_offered(required: Sequence[str], checked: Sequence[Checked]) -> list[st
         for option in required
         if option in entry.not_offered
     ]
+
+
+def _keep_figure(asked: Asked, trained: Sequence[Trained]) -> list[str]:
+    """Draw the curves; return what a person should know of the file."""
+    if asked.figure_file is None:
+        return []
+    from xentbench.report import trainings  # noqa: PLC0415 - matplotlib and pandas: only where there is one to draw
+
+    facts = environment.describe(environment.Conditions())
+    if not trainings.draw([one.record() for one in trained], facts, asked.figure_file):
+        return [f"{asked.figure_file} was not written: nobody was trained"]
+    return [f"{asked.figure_file} holds the curves"]
 
 
 def _keep_found(asked: Asked, checked: Sequence[Checked], again: Sequence[Mapping[str, Any]]) -> list[str]:

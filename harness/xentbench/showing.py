@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xentbench.results import Run
     from xentbench.selftest import Scored
     from xentbench.spec import Description
+    from xentbench.training import Trained
 
 _SHOWN_FAILURES = 3
 _SHOWN_REASONS = 5
@@ -59,8 +60,13 @@ def judged(told: Judged) -> None:
     out.print(_accuracies(told.checked))
     for entry in told.checked:
         _remarks(out, entry)
+    if told.trained:
+        out.print(_trainings(told.trained))
     for entry in told.checked:
         _failures(out, entry)
+    for one in told.trained:
+        if one.reason:
+            out.print(f"{printable(one.implementation)} on {one.workload}: {printable(one.reason)}", soft_wrap=True)
     for failure in told.replayed:
         out.print(f"found before, and wrong: {printable(failure['implementation'])}", soft_wrap=True)
         _failure(out, failure)
@@ -86,6 +92,20 @@ def _accuracies(entries: Sequence[Checked]) -> Table:
             head = ("", "")
         if not entry.dtypes:
             table.add_row(*map(printable, head))
+    return table
+
+
+def _trainings(trained: Sequence[Trained]) -> Table:
+    """Return a row for each implementation and workload; distances in units of what rounding explains."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("trained with", "on", "verdict", "curve/bound", "weights/bound", "held-out loss", "right", "time"):
+        table.add_column(title, overflow="fold")
+    for one in trained:
+        far = ["" if ratio is None else f"{ratio:.2g}" for ratio in (one.curve_ratio, one.weights_ratio)]
+        loss = "" if one.held_out_loss is None else f"{one.held_out_loss:.4f}"
+        right = "" if one.held_out_accuracy is None else f"{one.held_out_accuracy:.1%}"
+        took = "" if one.wall_s is None else f"{one.wall_s:.1f} s"
+        table.add_row(*map(printable, (one.implementation, one.workload, one.status, *far, loss, right, took)))
     return table
 
 

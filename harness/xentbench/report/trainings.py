@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from xentbench.files import write_atomically
+from xentbench.report.figures import encode
 from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, settings, sheet
 from xentbench.report.text import listing, plain
 from xentbench.report.view import View
 from xentbench.spec import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -65,6 +71,36 @@ def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
         handles, labels = axes[1, 0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside lower center", ncols=_ABREAST, fontsize=8)
     return drawing
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What a view needs, of trainings that belong to no run."""
+
+    info: dict[str, Any]
+    path: Path = Path()
+    id: str = ""
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def draw(records: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], file: Path) -> bool:
+    """Write the curves to a file, as its ending says (`.svg`, else PNG); return False where nobody was trained.
+
+    Args:
+        records: with the fields of `results.TRAINING_COLUMNS`.
+        facts: of the environment, for the foot.
+        file: that is replaced, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    drawing = figure(Bare({"environment": dict(facts)}), pd.DataFrame(list(records)))
+    if drawing is None:
+        return False
+    vector, raster = encode(drawing)
+    write_atomically(file, vector.encode() if file.suffix.lower() == ".svg" else raster)
+    return True
 
 
 def _rows(trainings: pd.DataFrame) -> list[dict[str, Any]]:
