@@ -91,8 +91,8 @@ class Plan:
 
     def share(self, shard: Shard) -> Plan:
         """Return the plan of one share of the problems; the first share trains."""
-        mine = {"problems": shard.of(self.problems), "accuracy": shard.of(self.accuracy)}
-        return dataclasses.replace(self, **mine, trains=self.trains and shard.number == 1)
+        problems, accuracy = shard.of(self.problems), shard.of(self.accuracy)
+        return dataclasses.replace(self, problems=problems, accuracy=accuracy, trains=self.trains and shard.number == 1)
 
     @property
     def cells(self) -> int:

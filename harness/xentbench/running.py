@@ -88,7 +88,7 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def is_wrong(run: Run) -> bool:
-    """Whether any cell, training, or what was asked for accuracy alone ended in something that is wrong and not declared."""
+    """Whether a cell, a training, or what was asked for accuracy alone ended wrong, with no deviation declared."""
     declared = run.cells["labels"].str.contains("declared-deviation", na=False)
     graded = run.accuracies[run.accuracies["deviations"] == ""]
     statuses = [*run.cells.loc[~declared, "status"], *graded["status"], *run.trainings["status"]]

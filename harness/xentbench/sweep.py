@@ -158,7 +158,9 @@ class Sweep:
         """Train with the loss of everybody who answered anything right, or was not asked in this sitting."""
         if not self.plan.trains:
             return
-        ends = {name: [x.verdict.status for (n, _), x in self.examined.items() if n == name] for name, _ in self.examined}
+        ends = {
+            name: [x.verdict.status for (n, _), x in self.examined.items() if n == name] for name, _ in self.examined
+        }
         entries = {entry.name: entry for entry in self.plan.implementations}
 
         def write(one: Trained) -> None:

@@ -7,9 +7,8 @@ largest distance of any of these from the baseline's, and what float32 cannot te
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from xentbench import bounds, inputs, oracle
 from xentbench.inputs import Recorded
+from xentbench.rows import blocks
 from xentbench.spec import UNIT_ROUNDOFF, Grade, Problem
 from xentbench.worker.training import Progress, train
 
@@ -180,7 +180,7 @@ def _rounding(lesson: Lesson, weights: Sequence[torch.Tensor], step: int) -> Rou
     problem = Problem(batch_size=len(logits), num_classes=logits.shape[1], logits=lesson.name, upstream="one")
     given = inputs.make(problem, 0, Recorded(logits, target, None, ""))
     truth, share = oracle.solve(problem, given), 0.0
-    for block in oracle.blocks(problem, given):
+    for block in blocks(problem, given):
         lines = bounds.gradient_lines(problem, truth, block, truth.gradient.masked[block.span])
         size = block.exponentials / (1.0 + block.others[:, None]) + block.target
         share = max(share, float((lines[Grade.B_MINUS] * len(logits) / size).max()))

@@ -1,7 +1,7 @@
 """The two built-in workloads, `digits` and `text`: models trained here for seconds, and their logits on held-out rows.
 
 They are trained with `F.cross_entropy`, on one thread, then kept in the user's cache folder: one machine and one torch
-version give the same bytes each time, another machine may give others. `course` is what others train the same models by.
+version give the same bytes each time, another machine may give others. By a `course` others train the same models.
 """
 
 from __future__ import annotations

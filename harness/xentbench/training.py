@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from xentbench.models import Lesson
-    from xentbench.watching import Watch
     from xentbench.tolerances import Tolerance
     from xentbench.trained import Course
+    from xentbench.watching import Watch
     from xentbench.worker.wire import Record, Tensors
 
 WORKLOADS: Final = ("digits", "text")
@@ -271,13 +271,23 @@ def _ending(entry: Description, tolerance: Tolerance, progress: Progress) -> tup
     if changed := [what for what in progress.changed if not (allowed and what.startswith("logits"))]:
         return Status.MUTATES_INPUT, f"inputs were changed: {', '.join(changed)}; expected them untouched"
     if made < steps:
-        return Status.SKIPPED, f"step {made} of {steps} was reached within {BUDGET_S:.0f} s: too slow to be trained with"
+        return (
+            Status.SKIPPED,
+            f"step {made} of {steps} was reached within {BUDGET_S:.0f} s: too slow to be trained with",
+        )
     losses, weights = tolerance.ratios(progress)
     if losses.max() > 1.0:
         step = int(np.argmax(losses > 1.0))
         got, low, high = float(progress.losses[step]), *(float(end[step]) for end in tolerance.band)
-        worst = f"; {losses.max():.3g} times as far off as rounding explains, at its worst" if losses.max() < math.inf else ""
-        return Status.TRAINS_DIFFERENTLY, f"at step {step} the loss is {got:.7g}, expected {low:.7g} to {high:.7g}{worst}"
+        worst = (
+            f"; {losses.max():.3g} times as far off as rounding explains, at its worst"
+            if losses.max() < math.inf
+            else ""
+        )
+        return (
+            Status.TRAINS_DIFFERENTLY,
+            f"at step {step} the loss is {got:.7g}, expected {low:.7g} to {high:.7g}{worst}",
+        )
     if weights.max() > 1.0:
         told = f"final weights are {weights.max():.3g} times as far from the baseline's as rounding explains"
         return Status.TRAINS_DIFFERENTLY, told

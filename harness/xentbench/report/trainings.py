@@ -1,20 +1,22 @@
-"""Training curves of every implementation, and below them how far each is from the baseline's, in units of the bound."""
+"""Training curves of every implementation, and below them how far each is from the baseline's, in bounds."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from xentbench.files import write_atomically
 from xentbench.report.figures import encode
 from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, settings, sheet
-from xentbench.report.text import listing, plain
+from xentbench.report.text import plain
 from xentbench.report.view import View
 from xentbench.spec import Status
 
@@ -34,10 +36,10 @@ LEAST: Final = 1e-4
 """Distances below are drawn here: those of losses that agree to the last bit are 0."""
 TITLE: Final = "Training by each loss"
 _LISTS: Final = ("losses", "losses_low", "losses_high")
-_COLUMN_IN, _HEIGHT_IN, _LEGEND_IN = 5.6, 5.4, 0.22
-"""Width of a workload's column, height, and height of a line of the legend, in inches."""
-_ABREAST: Final = 5
-"""Names in a line of the legend."""
+_COLUMN_IN, _LEGEND_IN, _HEIGHT_IN, _LINE_IN = 4.6, 2.6, 5.6, 0.19
+"""Width of a workload's column and of the legend, least height, and height of a line of the legend, in inches."""
+SMOOTHED: Final = 10
+"""Steps that a point of the curve is the mean of: batches differ more than a model learns in a step."""
 
 
 def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
@@ -57,8 +59,8 @@ def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
     workloads = list(dict.fromkeys(row["workload"] for row in curves))
     shown = list(dict.fromkeys(row["implementation"] for row in curves))
     with settings():
-        legend_in = _LEGEND_IN * -(-len(shown) // _ABREAST)
-        size = (max(MIN_WIDTH, _COLUMN_IN * len(workloads)), _HEIGHT_IN + legend_in)
+        high = max(_HEIGHT_IN, _LINE_IN * len(shown) + 1.5)
+        size = (max(MIN_WIDTH, _COLUMN_IN * len(workloads) + _LEGEND_IN), high)
         drawing = sheet(view, size, TITLE, _subtitle(rows))
         axes = drawing.subplots(2, len(workloads), squeeze=False, height_ratios=(3, 2), sharex="col")
         for column, workload in enumerate(workloads):
@@ -66,10 +68,13 @@ def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
             _curves(axes[0, column], mine, look)
             _distances(axes[1, column], mine, look)
             axes[0, column].set_title(drawn(workload))
-        axes[0, 0].set_ylabel("true loss of the batch")
+        axes[0, 0].set_ylabel(f"true loss, mean of {SMOOTHED} steps")
         axes[1, 0].set_ylabel("distance / bound")
-        handles, labels = axes[1, 0].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside lower center", ncols=_ABREAST, fontsize=8)
+        handles = [
+            Line2D([], [], color=look[name].colour, marker=look[name].marker, markersize=4, linestyle=look[name].line)
+            for name in shown
+        ]
+        drawing.legend(handles, list(map(drawn, shown)), loc="outside right center", fontsize=8, handlelength=3)
     return drawing
 
 
@@ -119,24 +124,22 @@ def _numbers(value: object) -> Array:
 
 
 def _subtitle(rows: list[dict[str, Any]]) -> str:
-    """Say what is drawn, and who is missing."""
-    absent: dict[str, list[str]] = {}
-    for row in rows:
-        if row["status"] != Status.PASSED:
-            absent.setdefault(row["status"], []).append(f"{row['implementation']} on {row['workload']}")
-    told = [f"{status}: {listing(names)}" for status, names in absent.items()]
-    told = told or ["all within the bound"]
-    return "  ·  ".join(["below: difference from F.cross_entropy, dashed what rounding explains", *told])
+    """Say what is drawn, and how many did not pass."""
+    ends = Counter(row["status"] for row in rows if row["status"] != Status.PASSED)
+    told = [f"{count} of {len(rows)} {status}" for status, count in ends.most_common()]
+    what = "below: distance from F.cross_entropy, dashed what rounding explains"
+    return "  ·  ".join([what, *(told or ["all within it"])])
 
 
 def _curves(axes: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) -> None:
+    """Draw running means, within the band of the baseline's; right ones lie on top of each other."""
     band = max(rows, key=lambda row: len(row["losses_low"]))
     if len(band["losses_low"]) == len(band["losses_high"]):
-        steps = np.arange(len(band["losses_low"]))
-        axes.fill_between(steps, band["losses_low"], band["losses_high"], color=INK, alpha=0.25, linewidth=0.8)
+        low, high = (_smooth(band[name]) for name in ("losses_low", "losses_high"))
+        axes.fill_between(np.arange(len(low)), low, high, color=INK, alpha=0.5, linewidth=1.6)
     for row in rows:
         line = look[row["implementation"]]
-        axes.plot(row["losses"], color=line.colour, linestyle=line.line, linewidth=1.1)
+        axes.plot(_smooth(row["losses"]), color=line.colour, linestyle=line.line, linewidth=1.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -154,13 +157,21 @@ def _distances(axes: Axes, rows: list[dict[str, Any]], look: dict[str, Look]) ->
             marker=line.marker,
             markersize=4,
             markevery=[place] if len(far) else [],
-            label=drawn(row["implementation"]),
         )
     axes.axhline(1.0, color=INK, linestyle="--", linewidth=0.9)
     axes.set_yscale("log")
     axes.set_ylim(bottom=LEAST / 2)
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("step")
     axes.grid(axis="y", color=RULE)
+
+
+def _smooth(losses: Array) -> Array:
+    """Return the running mean of the last steps; NaN from where the curve is."""
+    means: Array = pd.Series(losses).rolling(SMOOTHED, min_periods=1).mean().to_numpy()
+    return np.where(np.isnan(losses), np.nan, means)
 
 
 def _distance(row: dict[str, Any]) -> Array:

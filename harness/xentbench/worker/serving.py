@@ -1,10 +1,10 @@
 """`serve(fd_in, fd_out)`: the loop of a worker, however it was started. One request, one reply, until `stop`.
 
 Requests (`ask`): `hello`, `describe`, `load`, `set-up`, `answer`, `repeat`, `memory`, `train`, `prepare`, `call`,
-`begin`, `burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the parent reads
-the resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A reply has
-`ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The worker holds
-no oracle and no answers.
+`begin`, `burst`, `gradient`, `free`, `stop`. `call` makes the one plain call that `prepare` made ready, while the
+parent reads the resident size; `gradient` asks for one of those that the last burst remembered: none can know which. A
+reply has `ok: true`, or `ok: false` with a `status` of `spec.Status` and a `reason`, and the request's `token`. The
+worker holds no oracle and no answers.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Session:
         return {**dataclasses.asdict(seen), "is_steady": is_steady, "kept_bytes": memory.kept_bytes(known)}, {}
 
     def train(self, record: Record, given: Tensors) -> tuple[Record, Tensors]:
-        """Train a small model with the loss; what its first call builds is paid before, and not again while it trains."""
+        """Train a small model with the loss; what its first call builds, it builds before."""
         self.free({}, {})
         loss, problem, lesson = self._loaded(), Problem.parse(record["problem"]), _lesson(record["lesson"], given)
         compiled.reset()

@@ -65,9 +65,9 @@ def train(lesson: Lesson, loss: Loss, budget_s: float = float("inf")) -> Progres
         for name in _changed((logits, target), (was, lesson.target[step])):
             changed.setdefault(name, step)
         _descend(weights, speeds, lesson.rate * (1.0 - step / lesson.steps), lesson.momentum)
-    told = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, reported))
+    true, said = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, reported))
     where = tuple(f"{name} at step {step}" for name, step in changed.items())
-    return Progress(*told, tuple(weight.detach() for weight in weights), where)
+    return Progress(true, said, tuple(weight.detach() for weight in weights), where)
 
 
 def call_once(lesson: Lesson, loss: Loss) -> None:
