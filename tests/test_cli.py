@@ -220,7 +220,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
         "--json",
         str(folder / "out.json"),
     ]
-    return folder, xentbench("bench", "--plugin", str(file), *chosen, *sizes, *budget, "--seed", "7")
+    return folder, xentbench("bench", "--plugin", str(file), *chosen, *sizes, *budget, "--no-train", "--seed", "7")
 
 
 def test_a_run_has_a_cell_for_every_implementation_problem_and_phase(small_run):
@@ -345,7 +345,7 @@ def test_two_revisions_duel_each_with_its_own_modules(tmp_path: Path):
 def test_an_interrupt_ends_at_once_with_130_and_keeps_what_is_finished(tmp_path: Path):
     command = [sys.executable, "-c", "from xentbench.cli import main; main()", "bench", "f-cross-entropy", "nll-*"]
     with subprocess.Popen(
-        [*command, "--results", str(tmp_path), "--workers", "1"],
+        [*command, "--results", str(tmp_path), "--workers", "1", "--no-train"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -52,7 +52,7 @@ class Endured:
         sizes = ",".join(str(c) for c in range(3, 3 + self.classes))
         names = [part for name in STATUSES for part in ("--implementation", name)]
         phases = [part for phase in self.phases for part in ("--phase", phase)]
-        budget = ["--workers", "1", "--budget", "10m"]
+        budget = ["--workers", "1", "--budget", "10m", "--no-train"]
         return ["--plugin", str(self.plugin), *names, "--batch-size", "4", "--num-classes", sizes, *phases, *budget]
 
     def start(self, *arguments: str, largest_bytes: int | None = None) -> subprocess.Popen[str]:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from test_cli import xentbench
+from training_fixtures import small_course
 from worker_fixtures import ONE_GOOD, plugin
 
-from xentbench import judging, panel, spec
+from xentbench import judging, panel, spec, trained, training
 from xentbench.judging import Judged
+from xentbench.spec import Status, UsageError
 
 NAME = "nll-log-softmax"
 NOTHING = {f"axis_{name}": () for name in spec.problem_axes()} | {"grid": (), "problem": (), "logits_file": None}
 HOW = {"required": (), "baseline": None, "write_baseline": None, "found": None, "compile": False, "seed": None}
+HOW |= {"train": False, "train_figure": None}
 
 
 def judged(*names: str, grid: str = "", problem: tuple[str, ...] = (), **how) -> Judged:
@@ -127,3 +130,44 @@ def test_a_loss_that_no_longer_accumulates_in_float32_passes_the_judge_and_fails
     assert {entry.verdict for entry in told.checked} == {"pass"}
     assert told.is_wrong
     assert failing(told) == [f"mine in {dtype}: the grade was B, is C" for dtype in ("bfloat16", "float16")]
+
+
+def test_training_stands_beside_the_panel_and_a_loss_that_trains_differently_is_wrong(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(trained, "course", small_course)
+    monkeypatch.setattr(training, "WORKLOADS", ("digits",))
+    # Right where the panel looks, wrong from its hundredth call on: such a thing only training sees.
+    late = "calls = [0]\n" + ONE_GOOD.replace("good", "late").replace("    return", "    calls[0] += 1\n    return")
+    late = late.replace("label_smoothing=label_smoothing)", "label_smoothing=label_smoothing) * (2 - (calls[0] < 25))")
+    file, figure = plugin(tmp_path, late + ONE_GOOD), tmp_path / "curves.svg"
+    asked = {**NOTHING, "problem": ("N=8,C=10",)}
+    how = {**HOW, "train": True, "train_figure": str(figure), "seed": 3}
+    told = judging.judge(judging.read((), ("late", "good"), (str(file),), asked, how))
+    assert {entry.entry.name: entry.verdict for entry in told.checked} == {"late": "pass", "good": "pass"}
+    ends = {one.implementation: one.status for one in told.trained}
+    assert ends == {"late": Status.TRAINS_DIFFERENTLY, "good": Status.PASSED}
+    assert told.is_wrong
+    (entry,) = [one for one in told.record()["trainings"] if one["implementation"] == "good"]
+    assert entry["curve_ratio"] == 0.0
+    assert len(entry["losses"]) == entry["steps"]
+    assert figure.read_text().startswith("<?xml")
+    assert str(figure) in told.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"train": True, "baseline": "b.json"}, "--train compares with a training made now"),
+        ({"train": True, "write_baseline": "b.json"}, "--train compares with a training made now"),
+        ({"train_figure": "curves.png"}, "--train-figure draws what --train found: give both"),
+        ({"train": True, "train_figure": "curves.pdf"}, "expected a file that ends in .svg or .png, got 'curves.pdf'"),
+        ({"train": True, "train_figure": "no/such/folder/curves.png"}, "expected a file that can be written"),
+    ],
+)
+def test_options_of_training_that_contradict_each_other_are_refused(how: dict, told: str):
+    with pytest.raises(UsageError, match=told):
+        judged(NAME, grid="quick", **how)
+
+
+def test_what_is_trained_on_another_device_is_refused():
+    with pytest.raises(UsageError, match="--train trains on the processor: give it without --device cuda"):
+        judged(NAME, problem=("N=8,C=10,device=cuda",), train=True)

@@ -25,6 +25,7 @@ HOW = {
     "allocator": "warm",
     "cache": "hot",
     "flush_denormal": False,
+    "train": None,
 }
 
 
@@ -81,6 +82,36 @@ def test_what_is_not_given_again_is_as_it_was_asked():
         assert again.plan.phases == (Phase.FORWARD,)
         assert again.plan.preset == first.plan.preset
         assert again.plan.beside_cold == first.plan.beside_cold
+
+
+def test_training_is_on_but_for_quick_runs_and_may_be_asked_for_or_left_out():
+    assert placed(10).plan.trains
+    assert placed(10, preset="full").plan.trains
+    assert not placed(10, preset="quick").plan.trains
+    assert placed(10, preset="quick", train=True).plan.trains
+    assert not placed(10, train=False).plan.trains
+
+
+def test_a_run_goes_on_training_as_it_was_begun_and_not_otherwise():
+    placed(10, run="it", train=False)
+    assert not placed(resume="it").plan.trains
+    with pytest.raises(UsageError, match="the trains .was False, is True"):
+        placed(resume="it", train=True)
+
+
+def test_a_run_of_a_version_that_could_not_train_goes_on_without(tmp_path: Path):
+    placed(10, run="it", train=False)
+    file = tmp_path / "runs" / "it" / "run.json"
+    head = json.loads(file.read_text())
+    del head["plan"]["trains"]
+    file.write_text(json.dumps(head))
+    assert not placed(resume="it").plan.trains
+
+
+def test_the_first_share_trains_for_all():
+    orders = [placed(*range(2, 12), run="it", shard=f"{number}/3") for number in (1, 2, 3)]
+    assert [order.plan.trains for order in orders] == [True, False, False]
+    assert all(order.whole.trains for order in orders)
 
 
 def test_a_budget_may_be_given_anew_and_nothing_else():

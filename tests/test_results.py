@@ -158,6 +158,24 @@ def test_a_verdict_is_asked_again_with_the_seed_that_its_sitting_told_when_it_en
     assert [(one["seed"], one["ended"]) for one in run.info["sittings"]] == [(7, "finished"), (None, None)]
 
 
+def test_a_training_is_asked_again_with_its_seed_and_the_latest_of_each_workload_stands(tmp_path: Path):
+    journal = results.create(tmp_path, "r")
+    journal.found(HEAD)
+    journal.began({"part": "", "started": "2026-03-01"})
+    one = {"implementation": "naive", "workload": "digits", "status": "skipped", "reproduce": "xentbench parity x"}
+    journal.training(one)
+    journal.training({**one, "status": "passed", "losses": [2.0, 1.0], "curve_ratio": 0.5})
+    journal.training({**one, "workload": "text"})
+    journal.ended({"seed": 7, "wall_s": 1.0, "ended": "finished"})
+    journal.close()
+    run = results.read(journal.folder)
+    assert list(run.trainings.columns) == list(results.TRAINING_COLUMNS)
+    assert run.trainings["status"].tolist() == ["passed", "skipped"]
+    assert run.trainings["losses"][0] == [2.0, 1.0]
+    assert set(run.trainings["reproduce"]) == {"xentbench parity x --seed 7"}
+    assert results.trained(run) == {("naive", "digits"), ("naive", "text")}
+
+
 def test_a_run_of_the_first_schema_is_still_read(tmp_path: Path):
     (tmp_path / results.HEAD).write_text(json.dumps({**HEAD, "schema": 1, "seed": 3}))
     marks = {"schema": 1, "run": "r", "contract": "cross_entropy"}

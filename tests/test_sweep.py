@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from training_fixtures import small_course
 from worker_fixtures import ONE_GOOD, plugin
 
-from xentbench import planning, results, sweep, workers
+from xentbench import planning, results, sweep, trained, training, workers
 from xentbench.limits import Survey
 from xentbench.machine import Machine
 from xentbench.measured import Measured
@@ -174,6 +175,34 @@ def test_a_time_below_the_floor_is_flagged_and_every_time_stands_beside_its_limi
     plain = timed[(timed["phase"] == "forward") & (timed["num_classes"] == 10)]
     assert set(plain["floor_s"]) == {8 * 10 * 4 + 8 * 8 + 4}
     assert (timed["reached_ratio"] * timed["latency_s"]).to_numpy() == pytest.approx(timed["limit_s"].to_numpy())
+
+
+def test_the_right_ones_train_between_judging_and_timing_and_only_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "course", small_course)
+    monkeypatch.setattr(training, "WORKLOADS", ("digits",))
+    text = (
+        ONE_GOOD
+        + "@implementation('negated')\ndef negated(input, target):\n    return -F.cross_entropy(input, target)\n"
+    )
+    entries = workers.describe(Source("file", str(plugin(tmp_path, text))), [PROBLEMS[0].key])
+    posed, preset = planning.Posed(PROBLEMS[:1], {}, {}, ()), planning.Preset(60.0, 1, 0.05)
+    plan = planning.make(posed, entries, [Phase.FORWARD], preset, 3, trains=True)
+    journal, watch = results.create(tmp_path / "runs"), Looking()
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, watch).run()
+    assert [title for title, _ in watch.stages] == ["judging", "training", "timing"]
+    run = results.read(journal.folder)
+    ends = dict(run.trainings[["implementation", "status"]].itertuples(index=False, name=None))
+    assert ends == {"good": Status.PASSED, "negated": Status.SKIPPED}
+    assert results.trained(run) == {("good", "digits"), ("negated", "digits")}
+    (good,) = run.trainings[run.trainings["implementation"] == "good"].to_dict("records")
+    assert len(good["losses"]) == good["steps"]
+    assert good["curve_ratio"] == 0.0
+    again = Looking()
+    finished = results.finished(run)
+    sweep.Sweep(plan, journal, again, finished=finished, trained=results.trained(run)).run()
+    assert [title for title, _ in again.stages] == ["judging", "timing"]
+    assert len(results.read(journal.folder).trainings) == 2
 
 
 @pytest.fixture(scope="module")

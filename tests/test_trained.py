@@ -174,3 +174,20 @@ def test_text_words_are_numbered_from_the_commonest(text: Recorded):
     assert 0.1 < share.item() < 0.5  # Zipf's law: ten words make up about a quarter of a text
     known = {tuple(row) for row in held_out.tolist()}
     assert {int(number) for number in text.target} <= {row[-1] for row in known}
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_a_course_is_the_same_for_one_seed_and_another_for_another(name: str):
+    pytest.importorskip("sklearn")
+    one, same, other = (trained.course(name, seed) for seed in (2**64 + 3, 2**64 + 3, 4))
+    for attribute in ("inputs", "target"):
+        assert torch.equal(getattr(one.lesson, attribute), getattr(same.lesson, attribute))
+        assert not torch.equal(getattr(one.lesson, attribute), getattr(other.lesson, attribute))
+    assert all(map(torch.equal, one.lesson.weights, same.lesson.weights))
+    assert not torch.equal(one.lesson.weights[0], other.lesson.weights[0])
+    assert one.lesson.steps == trained.PACES[name].steps >= 200
+    assert one.lesson.logits(one.lesson.weights, 0).shape == (
+        trained.PACES[name].rows,
+        {"digits": 10, "text": 8192}[name],
+    )
+    assert len(one.held_target) == len(one.held_inputs) == trained.HELD_OUT_ROWS

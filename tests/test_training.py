@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from test_sweep import Looking
@@ -14,9 +13,6 @@ from xentbench import trained, training, workers
 from xentbench.spec import Source, Status
 from xentbench.trained import WorkloadUnavailableError
 from xentbench.training import Terms, Trained
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LOSSES = (
     ONE_GOOD
@@ -88,9 +84,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> dict:
     file = plugin(tmp_path_factory.mktemp("training"), LOSSES)
-    yield {entry.name: entry for entry in workers.describe(Source("file", str(file)), [])}
+    return {entry.name: entry for entry in workers.describe(Source("file", str(file)), [])}
 
 
 def came(entries: dict, *names: str, terms: Terms | None = None) -> dict[str, Trained]:

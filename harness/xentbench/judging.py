@@ -124,7 +124,9 @@ def read(
     if how["compile"] and (how["baseline"] or how["write_baseline"] or how["found"]):
         msg = "--compile judges another program: give it without --baseline, --write-baseline and --found"
         raise UsageError(msg)
-    _check_training(how)
+    if how["train"] and (how["baseline"] or how["write_baseline"]):
+        msg = "--train compares with a training made now: give it without --baseline and --write-baseline"
+        raise UsageError(msg)
     was = _baseline(asked, how)
     grid = was.grid if was else _panel_name(asked)
     if how["write_baseline"] and (was or not grid):
@@ -133,6 +135,7 @@ def read(
         )
         raise UsageError(msg + " quick or full")
     problems = panel.panel(grid) if grid else options.wanted(asked, "smoke", options.JUDGED)
+    _check_training(how, problems)
     kept = found.read(Path(how["found"])) if how["found"] else ()
     return Asked(
         names=names,
@@ -153,9 +156,10 @@ def read(
     )
 
 
-def _check_training(how: Mapping[str, Any]) -> None:
-    if how["train"] and (how["baseline"] or how["write_baseline"]):
-        msg = "--train compares with a training made now: give it without --baseline and --write-baseline"
+def _check_training(how: Mapping[str, Any], problems: Sequence[Problem]) -> None:
+    elsewhere = [problem.device for problem in problems if problem.device != "cpu"]
+    if how["train"] and elsewhere:
+        msg = f"--train trains on the processor: give it without --device {elsewhere[0]}"
         raise UsageError(msg)
     if how["train_figure"] and not how["train"]:
         msg = "--train-figure draws what --train found: give both"

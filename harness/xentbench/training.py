@@ -118,6 +118,8 @@ def train_all(
     terms = terms or Terms()
     able = [entry for entry in entries if entry.status is Status.PASSED]
     due = {entry.name: [name for name in WORKLOADS if (entry.name, name) not in terms.done] for entry in able}
+    if not any(due.values()):
+        return
     watch.stage("training", sum(map(len, due.values())))
 
     def tell(one: Trained) -> None:
