@@ -10,10 +10,10 @@ import pytest
 from matplotlib.text import Text
 from synthetic_run import make_run
 
+from xentbench.columns import TRAINING_COLUMNS
 from xentbench.report import trainings
 from xentbench.report.style import looks
 from xentbench.report.view import View
-from xentbench.results import TRAINING_COLUMNS
 
 HOSTILE = "$\\frac{x$ <script>alert(1)</script> \N{GRINNING FACE} _"
 

@@ -169,7 +169,7 @@ def test_a_training_is_asked_again_with_its_seed_and_the_latest_of_each_workload
     journal.ended({"seed": 7, "wall_s": 1.0, "ended": "finished"})
     journal.close()
     run = results.read(journal.folder)
-    assert list(run.trainings.columns) == list(results.TRAINING_COLUMNS)
+    assert list(run.trainings.columns) == list(columns.TRAINING_COLUMNS)
     assert run.trainings["status"].tolist() == ["passed", "skipped"]
     assert run.trainings["losses"][0] == [2.0, 1.0]
     assert set(run.trainings["reproduce"]) == {"xentbench parity x --seed 7"}

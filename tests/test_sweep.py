@@ -185,7 +185,7 @@ def test_the_right_ones_train_between_judging_and_timing_and_only_once(tmp_path,
         + "@implementation('negated')\ndef negated(input, target):\n    return -F.cross_entropy(input, target)\n"
     )
     entries = workers.describe(Source("file", str(plugin(tmp_path, text))), [PROBLEMS[0].key])
-    posed, preset = planning.Posed(PROBLEMS[:1], {}, {}, ()), planning.Preset(60.0, 1, 0.05)
+    posed, preset = planning.Posed(PROBLEMS[:1], {}, {}, ()), planning.Preset(300.0, 1, 0.05)
     plan = planning.make(posed, entries, [Phase.FORWARD], preset, 3, trains=True)
     journal, watch = results.create(tmp_path / "runs"), Looking()
     journal.head({"run": journal.run})
@@ -203,6 +203,20 @@ def test_the_right_ones_train_between_judging_and_timing_and_only_once(tmp_path,
     sweep.Sweep(plan, journal, again, finished=finished, trained=results.trained(run)).run()
     assert [title for title, _ in again.stages] == ["judging", "timing"]
     assert len(results.read(journal.folder).trainings) == 2
+
+
+def test_a_short_budget_is_left_to_the_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "course", small_course)
+    entries = workers.describe(Source("file", str(plugin(tmp_path, ONE_GOOD))), [PROBLEMS[0].key])
+    posed, preset = planning.Posed(PROBLEMS[:1], {}, {}, ()), planning.Preset(40.0, 1, 0.05)
+    plan = planning.make(posed, entries, [Phase.FORWARD], preset, 3, trains=True)
+    journal = results.create(tmp_path / "runs")
+    journal.head({"run": journal.run})
+    sweep.Sweep(plan, journal, Looking()).run()
+    run = results.read(journal.folder)
+    assert set(run.trainings["status"]) == {Status.SKIPPED}
+    assert run.trainings["reason"].str.contains("raise --budget").all()
+    assert run.cells["latency_s"].notna().all()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ONCE: Final = frozenset(
     {
         *("config", "no-config", "run", "resume", "shard", "force", "quick", "full"),
-        *("json", "output", "markdown", "pytest-benchmark", "junit", "write-baseline"),
+        *("json", "output", "markdown", "pytest-benchmark", "junit", "write-baseline", "train-figure"),
     }
 )
 """Options of one call of a verb, which no file sets: where its output goes, which run it is."""
@@ -34,10 +34,10 @@ CHOOSING: Final = frozenset({"grid", "problem", "logits_file", "axis_batch_size"
 YIELDING: Final[tuple[tuple[frozenset[str], frozenset[str]], ...]] = (
     (frozenset({"names"}), frozenset({"globs"})),
     (CHOOSING, CHOOSING | {AXES}),
-    (CHOOSING | {AXES, "seed", "compile", "write_baseline"}, frozenset({"baseline"})),
+    (CHOOSING | {AXES, "seed", "compile", "train", "write_baseline"}, frozenset({"baseline"})),
     (CHOOSING | {AXES, "compile"}, frozenset({"found"})),
     (CHOOSING | {AXES}, frozenset({"required"})),
-    (frozenset({"baseline", "write_baseline"}), CHOOSING | {AXES, "seed"}),
+    (frozenset({"baseline", "write_baseline"}), CHOOSING | {AXES, "seed", "train"}),
     (frozenset({"baseline", "write_baseline", "found"}), frozenset({"compile"})),
     (frozenset({"quick", "full"}), frozenset({"budget", "workers"})),
     (frozenset({"quick"}), CHOOSING),
@@ -45,7 +45,7 @@ YIELDING: Final[tuple[tuple[frozenset[str], frozenset[str]], ...]] = (
         frozenset({"resume"}),
         CHOOSING
         | {AXES, "globs", "plugins", "phase_names", "workers", "budget", "seed"}
-        | {"threads", "allocator", "cache", "flush_denormal"},
+        | {"threads", "allocator", "cache", "flush_denormal", "train"},
     ),
 )
 """(typed, of the file): where one of the first is typed, the second do not count, for they would contradict it.

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 ACCURACY_SHARE: Final = 0.25
 """Of the time that is left after judging: what is asked for accuracy alone may take so much of it."""
+TRAINING_SHARE: Final = 0.25
+"""Of the time that is left after that: so much may training take."""
+TRAINING_LEAST_S: Final = 15.0
+"""A share of less is not begun with: what is right is found by ten seconds of training, before anybody is judged."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
 WORKER_BYTES: Final = 180 * 2**20
@@ -162,6 +166,9 @@ class Sweep:
             name: [x.verdict.status for (n, _), x in self.examined.items() if n == name] for name, _ in self.examined
         }
         entries = {entry.name: entry for entry in self.plan.implementations}
+        share_s = TRAINING_SHARE * (deadline_s - self.now_s())
+        until_s = self.now_s() + share_s if share_s >= TRAINING_LEAST_S else self.now_s()
+        spent = f"training may take {TRAINING_SHARE:.0%} of the time that is left, which was spent: raise --budget"
 
         def write(one: Trained) -> None:
             self.journal.training(one.record())
@@ -173,7 +180,7 @@ class Sweep:
             flush_denormal=self.plan.conditions.flush_denormal,
             done=self.trained,
             barred={name: "no answer of it was right" for name, seen in ends.items() if Status.PASSED not in seen},
-            late=lambda: self._spent if self.now_s() >= deadline_s else "",
+            late=lambda: spent if self.now_s() >= until_s else "",
         )
         training.train_all(self.plan.implementations, self.plan.seed, self.watch, write, terms)
 
@@ -327,14 +334,10 @@ class Sweep:
         """Whether the budget is spent; then these cells end here, with that reason."""
         if self.now_s() < deadline_s:
             return False
+        reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
-            self._write_all(entry, problem, Status.SKIPPED, self._spent, phases=self._due.missing(entry, problem))
+            self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
         return True
-
-    @property
-    def _spent(self) -> str:
-        """Why what comes after the deadline is not asked."""
-        return f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
 
     def _right(self, problem: Problem) -> list[Description]:
         """Return the implementations whose answers to this problem are right: nothing else is ever timed."""

@@ -63,7 +63,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of one implementation's training; the fields carry the names of `results.TRAINING_COLUMNS`."""
+    """What came of one implementation's training; the fields carry the names of `columns.TRAINING_COLUMNS`."""
 
     implementation: str
     workload: str
@@ -126,10 +126,11 @@ def train_all(
         write(one)
         watch.step(f"{one.implementation} on {one.workload}: {one.status}")
 
+    late = terms.late()
     courses, missing = _courses([name for name in WORKLOADS if any(name in names for names in due.values())], seed)
     asked: list[tuple[Description, list[str]]] = []
     for entry in able:
-        reasons = {name: terms.barred.get(entry.name) or missing.get(name, "") for name in due[entry.name]}
+        reasons = {name: terms.barred.get(entry.name) or late or missing.get(name, "") for name in due[entry.name]}
         for name, reason in reasons.items():
             if reason:
                 tell(Trained(entry.name, name, Status.SKIPPED, reason, reproduce=reproduce(entry)))

@@ -47,7 +47,7 @@ def figure(run: RunLike | View, trainings: pd.DataFrame) -> Figure | None:
 
     Args:
         run: names the conditions in the foot, and gives every implementation its look.
-        trainings: columns of `results.TRAINING_COLUMNS`; each list may hold null for a number that is none.
+        trainings: columns of `columns.TRAINING_COLUMNS`; each list may hold null for a number that is none.
     """
     rows = _rows(trainings)
     curves = [row for row in rows if len(row["losses"])]
@@ -93,7 +93,7 @@ def draw(records: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], file: P
     """Write the curves to a file, as its ending says (`.svg`, else PNG); return False where nobody was trained.
 
     Args:
-        records: with the fields of `results.TRAINING_COLUMNS`.
+        records: with the fields of `columns.TRAINING_COLUMNS`.
         facts: of the environment, for the foot.
         file: that is replaced, whole or not at all.
 
