@@ -130,8 +130,7 @@ def attempt(held: Tolerance, loss: Callable[..., torch.Tensor]) -> training.Trai
     """Train with a loss, and judge."""
     name = held.course.lesson.name
     try:
-        calls.checked(loss)(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
-        return training.judge(HERE, held, training.Attempt(0.0, train(held.course.lesson, loss)))
+        return training.judge(HERE, held, training.Attempt(0.0, train(held.course.lesson, calls.checked(loss))))
     except NotImplementedError as error:
         return training.Trained("loss", name, Status.UNSUPPORTED, str(error))
     except Exception as error:  # noqa: BLE001 - a wrong loss may raise anything
