@@ -16,6 +16,7 @@ from xentbench.baseline import Change
 from xentbench.examining import Examined
 from xentbench.judging import Judged
 from xentbench.spec import Description, Deviation, Failure, Problem, Source, Status, Verdict
+from xentbench.training import Trained
 
 PROBLEMS = [Problem(batch_size=8, num_classes=classes) for classes in (2, 3, 4, 5)]
 KEYS = [problem.key for problem in PROBLEMS]
@@ -149,3 +150,23 @@ def test_a_huge_message_is_cut_and_says_so():
     )
     assert len(text) < 4 * junit.LONGEST
     assert "cut: --json FILE holds all" in text
+
+
+def test_a_training_is_a_case_of_its_implementation_and_fails_where_it_is_wrong():
+    ends = {
+        Status.PASSED: None,
+        Status.TRAINS_DIFFERENTLY: "failure",
+        Status.CRASHED: "error",
+        Status.SKIPPED: "skipped",
+    }
+    trained = tuple(
+        Trained("mine", str(status), status, "why <so>", reproduce="xentbench parity mine") for status in ends
+    )
+    told = judged(checked(RIGHT), trained=trained)
+    assert told.is_wrong
+    cases = {case.get("name"): case for case in read(told).iter("testcase")}
+    for status, kind in ends.items():
+        case = cases[f"training on {status}"]
+        assert [child.tag for child in case] == ([kind] if kind else [])
+        assert kind is None or "why <so>" in case[0].get("message")
+    assert "xentbench parity mine --seed 7" in cases["training on trains-differently"][0].text

@@ -1,4 +1,4 @@
-"""What `parity` found as JUnit XML: a suite an implementation, a case a problem, and what else may fail the run."""
+"""What `parity` found as JUnit XML: a suite an implementation, a case a problem or training, and what else failed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xentbench.checking import Checked
     from xentbench.judging import Judged
     from xentbench.spec import Verdict
+    from xentbench.training import Trained
 
 LONGEST: Final = 8000
 """Characters of the text of one failure."""
@@ -50,7 +51,8 @@ def _suites(told: Judged) -> Iterator[tuple[str, list[TestCase]]]:
     skipped = told.posed.skipped
     for entry in told.checked:
         name = entry.entry.name
-        yield name, [*_cases(entry), *(_case(name, key, Skipped(_line(why))) for key, why in skipped.items())]
+        trained = [_training(one, told.seed) for one in told.trained if one.implementation == name]
+        yield name, [*_cases(entry), *trained, *(_case(name, key, Skipped(_line(why))) for key, why in skipped.items())]
     gates = [
         *(_case("require-option", sentence, Failure(_line(sentence))) for sentence in told.required),
         *(_case("baseline", change.message, Failure(_line(change.message))) for change in told.changes if change.fails),
@@ -79,6 +81,16 @@ def _cases(entry: Checked) -> Iterator[TestCase]:
         yield _case(name, "as a whole", _failure(kind, [failure], str(entry.status)))
     if entry.verdict == "unsupported" and not entry.refused:
         yield _case(name, "as a whole", Skipped(_line(entry.entry.reason or str(entry.status))))
+
+
+def _training(one: Trained, seed: int) -> TestCase:
+    result: Failure | Error | Skipped | None = None
+    if one.status.is_wrong:
+        again = {"quantity": "training", "message": one.reason, "reproduce": f"{one.reproduce} --seed {seed}"}
+        result = _failure(Error if one.status in BROKEN else Failure, [again], str(one.status))
+    elif one.status is not Status.PASSED:
+        result = Skipped(_line(f"{one.status}: {one.reason}"))
+    return _case(one.implementation, f"training on {one.workload}", result)
 
 
 def _result(verdict: Verdict, failures: Sequence[Mapping[str, str]]) -> Failure | Error | Skipped | None:
