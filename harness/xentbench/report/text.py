@@ -103,6 +103,11 @@ def times(value: float | None) -> str:
     return f"{value:.{decimals}f}x"
 
 
+def factor_or_bytes(ratio: float, peak_bytes: float) -> str:
+    """Return memory as a factor of the least possible, or in bytes where no factor of it would mean anything."""
+    return times(ratio) or count_bytes(peak_bytes)
+
+
 def percent(value: float | None) -> str:
     """Return a share, e.g. `34 %`, with one decimal below 10 %; empty for NaN and None."""
     if value is None or not math.isfinite(value):
@@ -113,8 +118,11 @@ def percent(value: float | None) -> str:
 
 
 def digits(value: float | None) -> str:
-    """Return a bare number to two significant digits; empty for NaN and None."""
-    return "" if value is None or not math.isfinite(value) else f"{value:.2g}"
+    """Return a bare number to two significant digits, e.g. `0.27`, `370`, `5e+07`; empty for NaN and None."""
+    if value is None or not math.isfinite(value):
+        return ""
+    short = float(f"{value:.2g}")
+    return f"{short:.0f}" if 100 <= abs(short) < 1e6 else f"{value:.2g}"  # noqa: PLR2004 - as people write numbers
 
 
 def interval(low: float | None, high: float | None) -> str:
