@@ -24,14 +24,16 @@ SCALE: Final = LinearSegmentedColormap.from_list("ulp", ["#f6f6f4", "#9cc7e6", "
 FULL_DECADES: Final = 3.0
 """Powers of ten of error, from 1 ulp on, at which the colour is full."""
 MAX_ROWS: Final = 40
+KEY: Final = (
+    "darker: larger, full at 1000 ulp      ✗ red: wrong      (in brackets): declared      hatched: refused      "
+    "blank: not asked"
+)
 WRONG_BACK: Final = "#f6cfc9"
 
 
 def errormap(view: View, found: Losses) -> Sheet:
     """Return errors of the loss in ulp: hatched where refused, red where wrong, blank where nothing was asked."""
-    asked = (
-        f"of logits {', '.join(found.shapes)}, asked alone" if found.shapes else "the worst over this run's problems"
-    )
+    asked = f"of logits {', '.join(found.shapes)}, asked alone" if found.shapes else "the worst of this run's problems"
     names = view.implementations[:MAX_ROWS]
     columns = min(2, len(found.dtypes))
     rows = -(-len(found.dtypes) // columns)
@@ -47,8 +49,7 @@ def errormap(view: View, found: Losses) -> Sheet:
         _panel(figure, axes, found, (dtype, found.asked(dtype)), names)
     for axes in list(grid.flat)[len(found.dtypes) :]:
         axes.set_visible(False)
-    key = "darker: larger error, full at 1000 ulp      ✗ red: wrong      (in brackets): declared      hatched: refused      blank: not asked"
-    grid[-1, 0].set_xlabel(key, fontsize=8, loc="left")
+    grid[-1, 0].set_xlabel(KEY, fontsize=8, loc="left")
     return figure
 
 

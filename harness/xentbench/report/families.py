@@ -97,8 +97,9 @@ def _loss(rows: list[dict[Any, Any]]) -> Loss:
     return Loss(
         WRONG if wrong else DECLARED if len(honest) < len(answered) else RIGHT,
         worst_grade(honest),
-        *(_largest([row[name] for row in answered]) for name in ("error_ulp", "bound_ratio")),
-        reason=next(filter(None, (row["reason"] for row in answered)), ""),
+        _largest([row["error_ulp"] for row in answered]),
+        _largest([row["bound_ratio"] for row in answered]),
+        next(filter(None, (row["reason"] for row in answered)), ""),
     )
 
 

@@ -99,7 +99,7 @@ def pareto(view: View, subtitle: str) -> Sheet:
         axes.set_xlabel("speed-up, faster to the right")
         axes.tick_params(labelbottom=True)
     for axes in grid[:, 0]:
-        axes.set_ylabel("error of the loss, ulp")
+        axes.set_ylabel("error of the loss in ulp, less is better")
     log_axis(grid[0, 0], SPEEDUP, axis="x")
     _error_axis(grid[0, 0])
     seen = {rival.name for key in problems.index for rival in known[str(key)]}
@@ -121,7 +121,7 @@ def _panel(figure: Sheet, axes: Axes, these: list[Rival], styles: dict[str, Look
             if rival.name in ringed
             else {"markeredgecolor": PAPER, "markeredgewidth": 0.3}
         )
-        style = {"color": look.colour, "marker": look.marker, "markersize": _across(rival), **edge}
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": _across(rival), **edge}
         (mark,) = axes.plot([rival.speedup], at, linestyle="none", **style)
         figure.hint(mark, [_told(rival, ringed=rival.name in ringed)])
 
@@ -148,12 +148,12 @@ def _error_axis(axes: Axes) -> None:
 
 
 def _legend(figure: Sheet, styles: dict[str, Look]) -> None:
-    plain = {"linestyle": "none", "markersize": 5}
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 5}
     handles = [Line2D([], [], color=look.colour, marker=look.marker, **plain) for look in styles.values()]
-    ring = {"marker": "o", "color": PAPER, "markeredgecolor": INK, "markeredgewidth": 1.6, "linestyle": "none"}
-    handles.append(Line2D([], [], markersize=7, **ring))
-    grey = {"marker": "o", "color": "#8a8a8a", "linestyle": "none"}
+    ring: dict[str, Any] = {"marker": "o", "color": PAPER, "markeredgecolor": INK, "markeredgewidth": 1.6}
+    handles.append(Line2D([], [], markersize=7, linestyle="none", **ring))
     octaves = (0, 1, 2)
+    grey: dict[str, Any] = {"marker": "o", "color": "#8a8a8a", "linestyle": "none"}
     handles += [Line2D([], [], markersize=LEAST_SIZE + SIZE_AN_OCTAVE * n, **grey) for n in octaves]
     labels = [*map(drawn, styles), "ringed: beaten in none of the three"]
     labels += [f"peak memory {2**n}x the minimum" for n in octaves]

@@ -76,7 +76,7 @@ def _interval(
         low, high = (np.array([row[end]]) for end in measure.ends)
         bars(axes, at, low, high, look, upright=False, width=0.9 if hollow else 2.4)
     inside = PAPER if hollow else look.colour
-    style = {"color": look.colour, "marker": look.marker, "markersize": 4, "markerfacecolor": inside}
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 4, "markerfacecolor": inside}
     (mark,) = axes.plot([row[measure.value]], [place], linestyle="none", **style)
     hint(mark, measure, [row], name)
 

@@ -33,6 +33,7 @@ class Entry:
         reason: one line for who asks why.
         speedup: baseline's time over its own, NaN where nothing was timed.
         shown: how much of it is shown: of its interval what is nearest to 1.
+        labels: what is honest but must be known.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Entry:
     reason: str = ""
     speedup: float = np.nan
     shown: float = np.nan
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +149,16 @@ def _entry(cell: dict[Any, Any], verdict: dict[Any, Any], outcome: str) -> Entry
     grade = cell.get("grade") or verdict.get("grade") or ""
     reason = cell.get("reason") or verdict.get("reason") or ""
     speedup = cell.get("speedup", np.nan)
+    labels = _labels([row["labels"] for row in (cell, verdict) if "labels" in row])
     if status != Status.PASSED:
         kind = outcome if is_wrong(status) and outcome in (WRONG, DECLARED) else UNTESTED
-        return Entry(status, kind=kind, grade=grade, reason=reason)
+        return Entry(status, kind=kind, grade=grade, reason=reason, labels=labels)
     if not np.isfinite(speedup):
-        return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason)
+        return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason, labels=labels)
     low, high = cell["speedup_low"], cell["speedup_high"]
     said = cell["verdict"] or "inconclusive"
     shown = float(np.clip(1.0, low, high)) if low <= high else 1.0  # an infinite end is kept as NaN
-    return Entry(times(speedup), interval(low, high), said, said, grade, reason, float(speedup), shown)
+    return Entry(times(speedup), interval(low, high), said, said, grade, reason, float(speedup), shown, labels)
 
 
 def _grade(verdict: dict[Any, Any] | None, cell: dict[Any, Any] | None) -> str:
@@ -178,7 +181,7 @@ def answer(view: View, stands: tuple[Standing, ...]) -> str:
     """Return the run's result in one or two sentences: who is right, and who is fastest on the largest problem."""
     if not stands:
         return "Nothing was run."
-    return " ".join(filter(None, [who_is_right(stands, len(view.problems)), _who_is_fastest(view)]))
+    return " ".join(filter(None, [who_is_right(stands, len(view.problems)), who_is_fastest(view)]))
 
 
 def who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
@@ -209,7 +212,8 @@ def _summing_up(stand: Standing) -> str:
     return "partly" if stand.count(UNTESTED) else RIGHT
 
 
-def _who_is_fastest(view: View) -> str:
+def who_is_fastest(view: View) -> str:
+    """Return who is fastest in the headline phase on the largest problem that was timed, in one sentence."""
     cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
     if cells.empty:
         return ""
