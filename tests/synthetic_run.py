@@ -98,7 +98,7 @@ def make_full_run(grid: str = "default", seed: int = 0, names: dict[str, str] | 
     """Return a run with all that a run may hold: times with both allocators, accuracies asked alone, trainings."""
     run, random = make_run(grid, seed, names), np.random.default_rng(seed + 1)
     called = {name: (names or {}).get(name, name) for name in ENTRANTS}
-    cold = run.cells["ratio"] * random.lognormal(-0.1, 0.3, len(run.cells))
+    cold = run.cells["ratio"] * random.lognormal(-0.02, 0.06, len(run.cells))
     cells = run.cells.assign(cold_ratio=cold, cold_low=cold * 0.97, cold_high=cold * 1.04, cold_reason="")
     cells["cold_latency_s"], cells["cold_minor_faults"] = cells["latency_s"] * 2.6, 984.0
     accuracies = [

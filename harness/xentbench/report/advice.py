@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from xentbench.report.view import View
 
 REASONS: Final = {
-    "half-width": "rounds were too few to narrow the interval: a larger --budget, or fewer --implementation and --phase",
+    "half-width": "too few rounds to narrow the interval: a larger --budget, or fewer implementations and phases",
     "rounds": "fewer than 8 rounds were kept: a larger --budget",
     "worker spread": "processes differ more than rounds within one: --workers 5",
     "canary": "the same code was seen as different: something else was running, repeat it on a quiet machine",
     "CPU share": "less than a fifth of the time was ours: end what else runs on the measuring core",
     "page faults": "page faults cost more than 5 % of a call: --allocator warm, or call it part of the result",
-    "wall and CPU time disagree": "work outside of the thread, or waiting: name --threads, or look at what it waits for",
-    "baseline": "the baseline was slower in these processes than beside others: repeat it, it may be the candidate's doing",
+    "wall and CPU time disagree": "work outside of the thread, or waiting: look at what it waits for",
+    "baseline": "it was slower in these processes than beside others: repeat it, the candidate may be the cause",
 }
 """What helps against each reason of an inconclusive cell; docs/timing.md tells what the reasons mean."""
 FEWEST_CORES: Final = 2
@@ -38,34 +38,33 @@ class Advice:
 
 def advice(view: View) -> list[Advice]:
     """Return what would make the run quieter: by its environment first, then by why cells are inconclusive."""
-    return [*_of_environment(view), *_of_cells(view)]
+    return [*_of_settings(view), *_of_cores(view), *_of_cells(view)]
 
 
-def _of_environment(view: View) -> Iterator[Advice]:
-    governor, cores = view.fact("governor"), view.fact("cores")
+def _of_settings(view: View) -> Iterator[Advice]:
+    governor, threads = view.fact("governor"), _number(view.fact("threads"))
     if governor not in ("", "unknown", "performance"):
-        yield Advice(f"governor {governor}", "the clock rate follows the load: set the governor to performance")
-    if view.fact("pinned") in ("False", "no") and view.fact("threads") == "1":
-        yield Advice(
-            "workers were not pinned", "they move between cores: run where a process may choose its core (Linux)"
-        )
-    if (threads := view.fact("threads")).isdigit() and int(threads) > 1:
-        helps = "threads wait for each other and wall time decides: --threads 1, unless threads are the question"
-        yield Advice(f"{threads} threads", helps)
-    if cores.isdigit() and int(cores) < FEWEST_CORES:
-        yield Advice("one core", "the harness and everything else share the measuring core: two cores or more")
-    if (quota := _number(view.fact("container_cores"))) is not None and quota < (_number(cores) or quota):
-        helps = "a quota stops all threads for a part of each period: give the container whole cores (a cpuset) and no quota"
-        yield Advice(f"a quota of {quota:g} of {cores} cores", helps)
-    if view.fact("smt") == "on":
-        yield Advice(
-            "two threads share a core",
-            "what runs on the sibling slows the measuring one: leave it idle or turn SMT off",
-        )
+        yield Advice(f"governor {governor}", "the clock rate follows the load: set it to performance")
+    if view.fact("pinned") in ("False", "no") and threads == 1:
+        yield Advice("workers were not pinned", "they move between cores: run where a process may choose its core")
+    if threads is not None and threads > 1:
+        helps = "threads wait for each other, and wall time decides: --threads 1, unless threads are the question"
+        yield Advice(f"{threads:.0f} threads", helps)
     if not view.info.get("clock_trial"):
-        yield Advice(
-            "the clock was not tried here", "xentbench selftest clock: two minutes, kept for the runs that follow"
-        )
+        helps = "xentbench selftest clock takes two minutes, and is kept for the runs that follow"
+        yield Advice("the clock was not tried here", helps)
+
+
+def _of_cores(view: View) -> Iterator[Advice]:
+    cores, quota = _number(view.fact("cores")), _number(view.fact("container_cores"))
+    if cores is not None and cores < FEWEST_CORES:
+        yield Advice("one core", "the harness and all else share the core that is measured: two cores or more")
+    if quota is not None and cores is not None and quota < cores:
+        helps = "a quota stops everything for a part of each period: give the container whole cores instead"
+        yield Advice(f"a quota of {quota:g} of {cores:.0f} cores", helps)
+    if view.fact("smt") == "on":
+        helps = "what runs on the other thread of the measuring core slows it: leave that idle, or turn SMT off"
+        yield Advice("two threads share a core", helps)
 
 
 def _of_cells(view: View) -> Iterator[Advice]:

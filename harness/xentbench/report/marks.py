@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.markers import MarkerStyle
+from matplotlib.transforms import Affine2D
 
 from xentbench.report.style import looks
 
@@ -30,7 +32,8 @@ def polygon(marker: str) -> str:
     """Return the corners of one of matplotlib's filled markers within its box, as CSS writes them."""
     style = MarkerStyle(marker)
     # A curve becomes straight pieces at the scale that it is asked for: a tenth of a mark is smooth enough.
-    corners = style.get_path().transformed(style.get_transform().frozen().scale(10)).to_polygons()[0] / 10
+    shape = Affine2D(style.get_transform().get_matrix()).scale(10)
+    corners = np.asarray(style.get_path().transformed(shape).to_polygons()[0], float)
     low, high = corners.min(axis=0), corners.max(axis=0)
     share = (corners - (low + high) / 2) / (high - low).max() + 0.5
     return ", ".join(f"{100 * x:.0f}% {100 * (1 - y):.0f}%" for x, y in share)

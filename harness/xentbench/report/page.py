@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,7 +113,7 @@ def _overview(view: View) -> dict[str, Any]:
 
 def _details(view: View) -> dict[str, Any]:
     """Return what the sections below show."""
-    cells = view.cells.reset_index(drop=True)
+    cells, alone = view.cells.reset_index(drop=True), replace(view, verdicts=view.accuracies)
     return {
         "cells": [_cell(number, row, view) for number, row in enumerate(cells.to_dict("records"))],
         "accuracy": accuracy(view),
@@ -120,6 +121,8 @@ def _details(view: View) -> dict[str, Any]:
         "letters": letters,
         "trainings": view.trainings.to_dict("records"),
         "failures": [_failure(row) for row in failures(view).to_dict("records")],
+        "failed_accuracies": [_failure(row) for row in failures(alone).to_dict("records")],
+        "failed_trainings": [row for row in view.trainings.to_dict("records") if is_wrong(row["status"])],
         "broken": broken_cells(view).to_dict("records"),
         "wrong": is_wrong,
         "described": view.described(),
