@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NOT_ASKED: Final = "not asked"
 REFUSED: Final = "refused"
+SHAPE: Final = re.compile(r"\([\d, ]+\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,15 @@ def losses(view: View) -> Losses:
     apart = len(view.accuracies) > 0
     verdicts = view.accuracies if apart else _of_problems(view)
     verdicts = verdicts[(verdicts["dtype"] != "") & (verdicts["logits"] != "")]
-    verdicts = verdicts.assign(logits=verdicts["logits"].str.partition("@")[0])
     rows: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
     for row in verdicts.to_dict("records"):
-        rows.setdefault((row["implementation"], row["dtype"], row["logits"]), []).append(row)
-    shapes = verdicts["label"].str.extract(r"(\([\d, ]+\))")[0].dropna()
+        rows.setdefault((row["implementation"], row["dtype"], row["logits"].partition("@")[0]), []).append(row)
+    shapes = (SHAPE.search(label) for label in verdicts["label"])
     return Losses(
         tuple(dict.fromkeys(verdicts["dtype"])),
-        tuple(dict.fromkeys(verdicts["logits"])),
+        tuple(dict.fromkeys(key[2] for key in rows)),
         {key: _loss(group) for key, group in rows.items()},
-        tuple(dict.fromkeys(shapes)) if apart else (),
+        tuple(dict.fromkeys(shape[0] for shape in shapes if shape)) if apart else (),
     )
 
 
