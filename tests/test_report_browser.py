@@ -125,7 +125,7 @@ def test_what_is_picked_is_what_python_would_show(
     pick = Pick(keys, phase, regime)
     assert answer_rows(opened) == expected(view, pick)
     largest = view.problems.loc[[*keys]]["elements"].idxmax()
-    assert opened.find_element(By.ID, "fastest").text == fastest(narrowed(view, pick), str(largest))
+    assert opened.find_element(By.ID, "fastest").text == fastest(narrowed(view, pick))[str(largest)]
     assert f"{len(sizes)} of 6 sizes" in opened.find_element(By.ID, "shown").text
 
 

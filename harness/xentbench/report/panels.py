@@ -12,7 +12,6 @@ from xentbench.report.measures import Measure, hint, told
 from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     import numpy.typing as npt
     import pandas as pd
@@ -40,15 +39,20 @@ def sweeps(problems: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
     Recorded workloads have one shape each and never make a curve.
     """
-    groups = problems.groupby(["batch_size", *CONDITIONS], sort=False, dropna=False)
-    found = [group for _, group in groups if group["num_classes"].nunique() >= MIN_CLASSES]
-    varied = [name for name in CONDITIONS if len({row[name] for group in found for _, row in group.iterrows()}) > 1]
-    return [(_sweep_title(group.iloc[0], varied), group.sort_values("num_classes")) for group in found]
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for key, row in problems[["batch_size", *CONDITIONS]].to_dict("index").items():
+        # None for unbatched: NaN is no key, since it does not equal itself.
+        size = row["batch_size"] if row["batch_size"] >= 0 else None
+        groups.setdefault((size, *(row[name] for name in CONDITIONS)), []).append(key)
+    classes = problems["num_classes"].to_dict()
+    found = {key: keys for key, keys in groups.items() if len({classes[k] for k in keys}) >= MIN_CLASSES}
+    varied = [place for place in range(1, len(CONDITIONS) + 1) if len({key[place] for key in found}) > 1]
+    return [(_sweep_title(key, varied), problems.loc[keys].sort_values("num_classes")) for key, keys in found.items()]
 
 
-def _sweep_title(first: pd.Series[Any], varied: Iterable[str]) -> str:
-    size = "unbatched" if np.isnan(first["batch_size"]) else f"N = {first['batch_size']:.0f}"
-    return ", ".join([size, *(str(first[name]) for name in varied)])
+def _sweep_title(key: tuple[Any, ...], varied: list[int]) -> str:
+    size = "unbatched" if key[0] is None else f"N = {key[0]:.0f}"
+    return ", ".join([size, *(str(key[place]) for place in varied)])
 
 
 def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
@@ -165,6 +169,8 @@ def log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
     side.set_major_locator(LogLocator(subs=SUBTICKS if narrow else (1.0,), numticks=12))
     side.set_major_formatter(FuncFormatter(measure.tick))
     side.set_minor_formatter(NullFormatter())
+    if not narrow:  # eight small ticks a decade cost more than all marks, and tell less than the written powers of ten
+        side.set_minor_locator(NullLocator())
 
 
 def _written(value: float, *, up: bool) -> float:

@@ -109,7 +109,7 @@ def data(view: View, stands: tuple[Standing, ...]) -> dict[str, Any]:
         "regimes": regimes(view),
         "grades": list(Grade),
         "fields": [field.name for field in fields(Shown)],
-        "fastest": [[[fastest(part, key) for key in every] for part in row] for row in views],
+        "fastest": [[list(fastest(part).values()) for part in row] for row in views],
         "entries": [[_interned(shown(part, standings(part)), places) for part in row] for row in views],
         "texts": list(places),
         "first": _places(view, pick),

@@ -214,26 +214,30 @@ def _summing_up(stand: Standing) -> str:
 
 def who_is_fastest(view: View) -> str:
     """Return who is fastest in the headline phase on the largest problem that was timed, in one sentence."""
-    cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
-    if cells.empty:
-        return ""
-    return fastest(view, str(cells.sort_values("elements", kind="stable", na_position="first")["problem"].iloc[-1]))
+    told = fastest(view)
+    by_size = view.problems["elements"].sort_values(kind="stable", na_position="first").index
+    return next((told[key] for key in reversed(by_size) if told[key]), "")
 
 
-def fastest(view: View, problem: str) -> str:
-    """Return who is fastest on one problem in the headline phase, in one sentence; empty where nobody was timed."""
-    cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
-    there = cells[cells["problem"] == problem].sort_values("speedup", ascending=False)
-    if there.empty:
+def fastest(view: View) -> dict[str, str]:
+    """Return who is fastest in the headline phase on each problem, in one sentence; empty where nobody was timed."""
+    rows: dict[str, list[dict[Any, Any]]] = {str(key): [] for key in view.problems.index}
+    for row in _headline(view):
+        if np.isfinite(row["speedup"]):
+            rows[row["problem"]].append(row)
+    return {key: _fastest(timed, f"{view.headline} at {view.problems['name'][key]}") for key, timed in rows.items()}
+
+
+def _fastest(timed: list[dict[Any, Any]], place: str) -> str:
+    if not timed:
         return ""
-    place = f"{view.headline} at {view.problems['name'][problem]}"
-    faster = there[there["verdict"] == "faster"]
-    if faster.empty:
+    there = sorted(timed, key=lambda row: -row["speedup"])
+    best = next((row for row in there if row["verdict"] == "faster"), None)
+    if best is None:
         return f"None is shown to be faster than F.cross_entropy, {place}."
-    best = faster.iloc[0]
     # Overlapping intervals do not prove equality; they only forbid naming one winner.
-    near = there[(there["speedup_high"] >= best["speedup_low"]) & (there.index != best.name)]
+    near = [row["implementation"] for row in there if row is not best and row["speedup_high"] >= best["speedup_low"]]
     bounds = interval(best["speedup_low"], best["speedup_high"])
-    close = f" (not told apart from {listing(list(near['implementation']))})" if len(near) else ""
+    close = f" (not told apart from {listing(near)})" if near else ""
     speed = f"{times(best['speedup'])} {bounds} the speed of F.cross_entropy"
     return f"Fastest {place}: {best['implementation']}, {speed}{close}."

@@ -40,8 +40,8 @@ def off(losses: Array, low: Array, high: Array) -> Array:
     """
     steps = min(map(len, (losses, low, high)))
     losses, low, high = losses[:steps], low[:steps], high[:steps]
-    distance, half = losses - (low + high) / 2, (high - low) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
+        distance, half = losses - (low + high) / 2, (high - low) / 2
         told = distance / half
     return np.where(distance == 0, 0.0, told)
 
