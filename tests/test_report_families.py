@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_without_problems_asked_alone_those_of_the_run_speak_and_the_worst_count
     assert found.shapes == ()
     assert found.families == ("normal", "digits", "text")
     assert found.at("from-scratch", "float32", "normal").error_ulp == pytest.approx(mine["error_ulp"].max())
+
+
+def test_what_was_refused_without_a_verdict_is_refused_and_not_left_blank() -> None:
+    run = make_run()
+    asked = replace(run, verdicts=run.verdicts[run.verdicts["status"] != "unsupported"])
+    entry = losses(View.of(asked)).at("bce-with-logits", "float32", "digits")
+    assert (entry.verdict, entry.reason) == ("refused", "two classes only, got C=10")
 
 
 def test_a_run_of_nothing_has_no_entries() -> None:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 
 from xentbench.report.standing import DECLARED, RIGHT, WRONG, worst_grade
 from xentbench.report.view import is_wrong
 from xentbench.spec import Status
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from xentbench.report.view import View
 
 NOT_ASKED: Final = "not asked"
@@ -85,8 +84,11 @@ def losses(view: View) -> Losses:
 
 
 def _of_problems(view: View) -> pd.DataFrame:
-    known = view.problems.reindex(view.verdicts["problem"])
-    return view.verdicts.assign(dtype=known["dtype"].to_numpy(), logits=known["logits"].to_numpy())
+    """Return the verdicts on the run's problems, and a row for each that was refused: of these there is no verdict."""
+    refused = view.cells[view.cells["status"] == Status.UNSUPPORTED].drop_duplicates(["implementation", "problem"])
+    verdicts = pd.concat([view.verdicts, refused.reindex(columns=view.verdicts.columns).assign(deviations="")])
+    known = view.problems.reindex(verdicts["problem"])
+    return verdicts.assign(dtype=known["dtype"].to_numpy(), logits=known["logits"].to_numpy())
 
 
 def _loss(rows: list[dict[Any, Any]]) -> Loss:

@@ -83,7 +83,7 @@ def _frame(axes: Axes, stands: tuple[Standing, ...], problems: pd.DataFrame, siz
     axes.set_xlim(-0.5, len(problems) - 0.5)
     axes.set_ylim(len(stands) - 0.5, -0.5)
     names = [drawn(name, 28).replace(" (", "\n(", 1).replace(") ", ")\n", 1) for name in problems["name"]]
-    axes.set_xticks(range(len(problems)), names, fontsize=size)
+    axes.set_xticks(range(len(problems)), names, fontsize=size * min(1.0, 8 / max(len(problems), 1)))
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(stands)), [drawn(stand.name, 30) for stand in stands], fontsize=size)
     right = axes.secondary_yaxis("right")

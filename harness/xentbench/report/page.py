@@ -32,7 +32,6 @@ from xentbench.report.text import (
     SIGNS,
     count_bytes,
     digits,
-    factor_or_bytes,
     inert,
     interval,
     percent,
@@ -155,7 +154,7 @@ def _cell(number: int, row: dict[Any, Any], view: View) -> dict[str, Any]:
         "name": unbroken(str(view.problems["name"][row["problem"]])),
         "interval": interval(row["speedup_low"], row["speedup_high"]),
         "range": " to ".join(filter(None, (seconds(row["latency_p05_s"]), seconds(row["latency_p95_s"])))),
-        "memory": factor_or_bytes(row["memory_ratio"], row["peak_bytes"]),
+        "peak": count_bytes(row["peak_bytes"]),
         "cold": times(1 / row["cold_ratio"]) if row["cold_ratio"] > 0 else "",
         "cold_interval": interval(1 / row["cold_high"], 1 / row["cold_low"]) if row["cold_low"] > 0 else "",
     }

@@ -12,7 +12,6 @@ from xentbench.report.measures import Measure, hint, told
 from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, sheet
 
 if TYPE_CHECKING:
-
     import numpy.typing as npt
     import pandas as pd
     from matplotlib.axes import Axes
@@ -134,10 +133,11 @@ def bars(axes: Axes, places: Array, low: Array, high: Array, look: Look, *, upri
     axes.plot(*((across, along) if upright else (along, across)), color=look.colour, linewidth=width, alpha=0.8)
 
 
-def _rings(axes: Axes, values: pd.Series[Any], places: Array, look: Look) -> None:
-    """Draw open marks: around the dots where both ways of measuring agree."""
-    shown = _positive(values.to_numpy(float))
-    axes.plot(places, shown, color=look.colour, marker=look.marker, markersize=8.0, linestyle="none", fillstyle="none")
+def _rings(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look) -> None:
+    """Draw open marks of the other way of measuring: of memory, around the dots where the two agree."""
+    shown, size = _positive(rows[measure.beside].to_numpy(float)), 8.0 if measure.within else 4.5
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": size, "fillstyle": "none"}
+    axes.plot(places, shown, linestyle="none", **style)
 
 
 def _stems(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look) -> None:
@@ -217,7 +217,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     for shift, (name, look) in zip(shifts, styles.items(), strict=False):
         _points(axes, measure, each[name], centres + shift, look, line=False)
         if measure.beside:
-            _rings(axes, each[name][measure.beside], centres + shift, look)
+            _rings(axes, measure, each[name], centres + shift, look)
     if measure.floor:
         floor = cells.groupby("problem")[measure.floor].max().reindex(problems.index).to_numpy(float)
         axes.hlines(_positive(floor), centres - 0.45, centres + 0.45, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
