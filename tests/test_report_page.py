@@ -175,3 +175,9 @@ def test_a_run_of_several_sittings_tells_of_them() -> None:
     for sittings, told in (([{"seed": 7}], False), ([{"seed": 7}, {"seed": None}, "junk"], True)):
         shown = page.render(SyntheticRun(Path(), "none", {"sittings": sittings}))
         assert ("2; seeds 7, untold (killed)" in shown) == told
+
+
+def test_a_page_of_two_thousand_cells_with_all_that_a_run_may_hold_is_small() -> None:
+    source = page.render(make_full_run("curves"))
+    assert len(set(re.findall(r'<tr id="cell-\d+"', source))) == 2028
+    assert len(source.encode()) <= 5e6
