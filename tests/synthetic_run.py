@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,17 @@ GRIDS: dict[str, tuple[Problem, ...]] = {
         ),
         Problem(batch_size=512, num_classes=10, logits="digits@0123456789ab"),
     ),
+    "curves": tuple(
+        Problem(batch_size=n, num_classes=c)
+        for n in (8, 32, 128)
+        for c in (10, 30, 100, 300, 1000, 3000, 10000, 32000, 50257, 64000, 100000, 128256, 200000)
+    ),
 }
+"""`curves` has 2028 cells: as many as a page must bear."""
 BANDWIDTH = 11e9
+FAMILIES = ("normal", "peaked", "uniform", "equal", "wide", "masked", "leading-masked", "special")
+ULPS = {"float64": 1.0, "float32": 1.2, "bfloat16": 0.6, "float16": 0.7}
+STEPS = {"digits": 200, "text": 300}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class SyntheticRun:
     info: dict[str, Any] = field(default_factory=dict)
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    accuracies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trainings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def make_run(grid: str = "default", seed: int = 0, names: dict[str, str] | None = None) -> SyntheticRun:
@@ -81,6 +92,63 @@ def make_run(grid: str = "default", seed: int = 0, names: dict[str, str] | None 
     verdicts = [_verdict(random, called[name], name, problem) for problem in problems for name in ENTRANTS]
     info = _info(list(called.values()), grid)
     return SyntheticRun(Path(), info["run"], info, pd.DataFrame(cells), pd.DataFrame(verdicts))
+
+
+def make_full_run(grid: str = "default", seed: int = 0, names: dict[str, str] | None = None) -> SyntheticRun:
+    """Return a run with all that a run may hold: times with both allocators, accuracies asked alone, trainings."""
+    run, random = make_run(grid, seed, names), np.random.default_rng(seed + 1)
+    called = {name: (names or {}).get(name, name) for name in ENTRANTS}
+    cold = run.cells["ratio"] * random.lognormal(-0.02, 0.06, len(run.cells))
+    cells = run.cells.assign(cold_ratio=cold, cold_low=cold * 0.97, cold_high=cold * 1.04, cold_reason="")
+    cells["cold_latency_s"], cells["cold_minor_faults"] = cells["latency_s"] * 2.6, 984.0
+    accuracies = [
+        _accuracy(random, called[name], name, dtype, family)
+        for name in ENTRANTS
+        if "compiled" not in name
+        for dtype in ULPS
+        for family in FAMILIES
+    ]
+    trainings = [_training(called[name], name, workload) for name in ENTRANTS for workload in STEPS]
+    return replace(run, cells=cells, accuracies=pd.DataFrame(accuracies), trainings=pd.DataFrame(trainings))
+
+
+def _accuracy(random: np.random.Generator, called: str, name: str, dtype: str, family: str) -> dict[str, Any]:
+    problem = Problem(batch_size=32, num_classes=1000, dtype=dtype, logits=family, reduction="none")
+    row = _verdict(random, called, name, problem) | {"dtype": dtype, "logits": family}
+    if row["status"] != "passed":
+        return row
+    if name == "naive" and family in ("wide", "special"):
+        return row | {"status": "wrong-value", "grade": "FAIL", "reason": "loss is inf", "error_ulp": None}
+    if name == "focal-gamma-0" and family == "masked":
+        return row | {"status": "wrong-value", "grade": "FAIL", "error_ulp": 5e4, "deviations": "masked"}
+    worse = 400 if name == "one-hot" and family == "wide" else 1
+    return row | {"error_ulp": ULPS[dtype] * worse * float(random.lognormal(0, 0.6))}
+
+
+def _training(called: str, name: str, workload: str) -> dict[str, Any]:
+    steps = np.arange(STEPS[workload])
+    noise = np.random.default_rng(len(workload)).normal(0, 0.05, len(steps))
+    middle = 2.3 * np.exp(-steps / 60) + 0.2 + noise
+    width = 1e-6 * (1 + steps / 10)
+    apart = 0.02 * steps / len(steps) if name == "naive" else 0.5 * width * np.sin(steps / 9 + len(name))
+    low, high = middle - width, middle + width
+    wrong = name == "naive"
+    return {
+        "implementation": called,
+        "workload": workload,
+        "status": "trains-differently" if wrong else "passed",
+        "reason": "the curve leaves the band at step 3" if wrong else "",
+        "steps": len(steps),
+        "losses": list(middle + apart),
+        "losses_low": list(low),
+        "losses_high": list(high),
+        "curve_ratio": 250.0 if wrong else 0.5,
+        "weights_ratio": 90.0 if wrong else 0.4,
+        "held_out_loss": 0.31 + 0.01 * wrong,
+        "held_out_accuracy": 0.93,
+        "wall_s": 1.7,
+        "reproduce": f"xentbench parity --train --implementation {name}",
+    }
 
 
 def _status(name: str, problem: Problem, phase: Phase | None) -> tuple[str, str]:
@@ -102,7 +170,7 @@ def _cell(random: np.random.Generator, called: str, name: str, problem: Problem,
     spread = 0.03 if share > 0.1 else 0.015
     low, high = ratio * np.exp(-spread * random.uniform(0.7, 1.3)), ratio * np.exp(spread * random.uniform(0.7, 1.3))
     latency = ratio * baseline
-    minimum = problem.logits_bytes if phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD) else 4 * problem.rows + 4
+    minimum = problem.logits_bytes if phase in (Phase.BACKWARD, Phase.FORWARD_BACKWARD) else 4
     row = _plan(called, problem, phase) | {"status": status, "reason": reason, "labels": "", "grade": "B"}
     if status != "passed":
         return row | {"grade": "FAIL" if status == "wrong-value" else "", "verdict": ""}
@@ -119,9 +187,9 @@ def _cell(random: np.random.Generator, called: str, name: str, problem: Problem,
         "workers": 3,
         "cpu_share": 0.99,
         "minor_faults": 0.0,
-        "peak_bytes": float(int(minimum * memory) + 64),
+        "peak_bytes": float(int(problem.logits_bytes * memory) + 64),
         "saved_bytes": None if phase is Phase.FORWARD_NO_GRAD else float(int(problem.logits_bytes * (memory - 1))),
-        "peak_resident_bytes": float(int(minimum * memory)) if problem.logits_bytes >= 2**24 else None,
+        "peak_resident_bytes": float(int(problem.logits_bytes * memory)) if problem.logits_bytes >= 2**24 else None,
         "minimum_bytes": float(minimum),
         "floor_s": (floor_s := 2 * problem.logits_bytes / BANDWIDTH * PHASES[phase] + 1e-7),
         "limit_s": (limit_s := max(floor_s, 0.0 if phase is Phase.BACKWARD else problem.elements * 2e-10)),
@@ -164,7 +232,16 @@ def _verdict(random: np.random.Generator, called: str, name: str, problem: Probl
         "deviations": "overflow" if wrong else "",
         "labels": "",
         "reproduce": f"xentbench parity --implementation {name} --problem '{problem.key}'" if wrong else "",
+        "failures": [dict(FAILURE)] if wrong else [],
     }
+
+
+FAILURE = {
+    "quantity": "value",
+    "message": "loss is inf, expected 2.7183; looks like exp overflowing: subtract the maximum first",
+    "counterexample": "N=1 C=2, logits [[89, 0]], target [0]: expected 0, got inf",
+    "snippet": "import torch\n\nlogits = torch.tensor([[89.0, 0.0]])\nprint(logits.exp().sum().log() - logits[0, 0])\n",
+}
 
 
 def _info(names: list[str], grid: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from xentbench.report.standing import DECLARED, WRONG, Entry, Standing, answer, standings
-from xentbench.report.text import SIGNS, code_span, plain, times
+from xentbench.report.text import SIGNS, code_span, plain
 from xentbench.report.view import View
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _table(view: View, cut: _Cut) -> str:
         [
             *(_span(stand.name), stand.grade, stand.right),
             *(entry(stand.entries[key]) for key in cut.problems),
-            *(times(stand.memory_ratio), _span(", ".join(stand.labels))),
+            *(stand.memory, _span(", ".join(stand.labels))),
         ]
         for stand in cut.stands
     ]

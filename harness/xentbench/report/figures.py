@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,8 +12,16 @@ from matplotlib.transforms import Bbox
 
 from xentbench.files import write_atomically
 from xentbench.report import heatmap
-from xentbench.report.panels import LATENCY, MEMORY, SPEEDUP, Measure, curves, dots, intervals, loose, sweeps
+from xentbench.report.errormap import errormap
+from xentbench.report.families import losses
+from xentbench.report.hints import hinted, rounded
+from xentbench.report.measures import LATENCY, MEMORY, SPEEDUP, Measure
+from xentbench.report.panels import curves, dots, loose, sweeps
+from xentbench.report.pareto import pareto, rivals
+from xentbench.report.picks import cold
+from xentbench.report.spans import intervals
 from xentbench.report.style import settings
+from xentbench.report.training import training
 from xentbench.report.view import View
 from xentbench.spec import Phase, Status
 
@@ -55,7 +64,8 @@ def figures(run: RunLike | View) -> dict[str, Figure]:
     """Return every figure that the run has numbers for, by file name without ending; headline phase first.
 
     A grid that has curves and other problems too gets both kinds: `latency-forward+backward-classes` beside
-    `latency-forward+backward`. Memory is drawn for the headline phase and for forward.
+    `latency-forward+backward`. Memory is drawn for the headline phase and for forward. Curves with the default
+    allocator, where it was timed as well, are a figure of their own; elsewhere they are open marks beside the others.
     """
     view = View.of(run)
     drawings = {"summary": summary(view)} if len(view.implementations) and len(view.problems) else {}
@@ -65,6 +75,23 @@ def figures(run: RunLike | View) -> dict[str, Figure]:
     for measure, phase in wanted:
         if view.phase(phase)[measure.value].notna().any():
             drawings |= _both_kinds(view, measure, phase)
+    with settings():
+        return drawings | _across_phases(view)
+
+
+def _across_phases(view: View) -> dict[str, Figure]:
+    """Return the figures that stand for a run as a whole, as far as it has what they show."""
+    told, drawings = _conditions(view), {}
+    if view.cells["cold_ratio"].notna().any() and sweeps(view.problems):
+        chilled = replace(view, cells=cold(view.cells))
+        subtitle = f"{told}  ·  default allocator, page faults included  ·  bars are confidence intervals"
+        drawings[f"allocator-{view.headline}"] = curves(chilled, SPEEDUP, view.headline, subtitle)
+    if (found := losses(view)).entries:
+        drawings["accuracy"] = errormap(view, found)
+    if rivals(view):
+        drawings["pareto"] = pareto(view, f"{told}  ·  bars are confidence intervals  ·  larger marks need more memory")
+    if len(view.trainings):
+        drawings["training"] = training(view, "below: 0 is the middle of the band, ±1 its ends; at ±3 further off")
     return drawings
 
 
@@ -94,6 +121,8 @@ def _subtitle(view: View, measure: Measure, phase: str, *, curved: bool) -> str:
     bars = {LATENCY: "bars from the 5th to the 95th percentile", SPEEDUP: "bars are confidence intervals"}.get(
         measure, ""
     )
+    if measure is not MEMORY and not curved and cells[measure.beside].notna().any():
+        bars += ", open marks: default allocator"
     if measure is MEMORY and not curved:
         bars = "stems down to what is saved for backward, rings: resident"
     without = cells.loc[cells[measure.value].isna(), "status"].value_counts()
@@ -118,7 +147,8 @@ def encode(figure: Figure) -> tuple[str, bytes]:
     vector, raster = io.StringIO(), io.BytesIO()
     with settings():
         # Laid out once is enough: positions are fractions of the figure, whatever its resolution.
-        figure.draw_without_rendering()
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")
         for axes in figure.axes:
             # The layout's last bits differ from one run to the next, and the names of clip paths are made from them.
@@ -127,7 +157,7 @@ def encode(figure: Figure) -> tuple[str, bytes]:
         FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(raster, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return vector.getvalue(), raster.getvalue()
+    return rounded(hinted(vector.getvalue(), figure)), raster.getvalue()
 
 
 def save(drawings: Mapping[str, Figure], folder: Path) -> dict[str, Path]:

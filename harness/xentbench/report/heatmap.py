@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
+from xentbench.report.picks import spread
 from xentbench.report.standing import DECLARED, RIGHT, WRONG, Entry, Standing, standings
 from xentbench.report.style import INK, RULE, drawn, sheet
 from xentbench.report.text import SIGNS
@@ -37,7 +38,7 @@ WRONG_TEXT: Final = "#b3261e"
 def summary(view: View, subtitle: str) -> Figure:
     """Return speed-ups as coloured, lettered cells; a cell that has none is hatched and says why."""
     stands = standings(view)[:MAX_ROWS]
-    problems = _chosen(view.problems)
+    problems = spread(view.problems, MAX_PROBLEMS)
     left_out = [
         f"{len(problems)} of {len(view.problems)} problems shown" if len(problems) < len(view.problems) else "",
         f"{len(stands)} of {len(view.implementations)} implementations shown"
@@ -50,20 +51,14 @@ def summary(view: View, subtitle: str) -> Figure:
     size = float(np.clip(150 / max(len(stands), 1), 5.0, 11.0)) * min(1.0, 8 / max(len(problems), 1)) ** 0.5
     for row, stand in enumerate(stands):
         for column, key in enumerate(problems.index):
-            _cell(axes, (column, row), stand.entries[str(key)], size)
+            entry = stand.entries[str(key)]
+            said = f"{entry.verdict} {entry.text} {entry.interval}" if entry.verdict else f"{entry.text} {entry.reason}"
+            figure.hint(_cell(axes, (column, row), entry, size), [f"{stand.name}, {problems['name'][key]}: {said}"])
     _frame(axes, stands, problems, size)
     return figure
 
 
-def _chosen(problems: pd.DataFrame) -> pd.DataFrame:
-    if len(problems) <= MAX_PROBLEMS:
-        return problems
-    order = problems.reset_index()["elements"].sort_values(kind="stable").index
-    places = sorted(order[np.linspace(0, len(problems) - 1, MAX_PROBLEMS).round().astype(int)])
-    return problems.iloc[places]
-
-
-def _cell(axes: Axes, place: tuple[int, int], entry: Entry, size: float) -> None:
+def _cell(axes: Axes, place: tuple[int, int], entry: Entry, size: float) -> Rectangle:
     column, row = place
     timed = bool(entry.verdict)
     # What is uncertain has no colour: 1.3x, where the interval begins at 0.4x, is no sign of speed.
@@ -76,25 +71,31 @@ def _cell(axes: Axes, place: tuple[int, int], entry: Entry, size: float) -> None
         weight = "bold" if entry.verdict == "faster" else "normal"
         text = f"{SIGNS.get(entry.verdict, '?')} {entry.text}"
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=DARK, fontweight=weight)
-        return
+        return box
     word = drawn(entry.text, 20) + (" (declared)" if entry.kind == DECLARED else "")
     ink = WRONG_TEXT if entry.kind == WRONG else DARK
     back = {"facecolor": FAILED, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
     axes.text(column, row, word, ha="center", va="center", fontsize=size * 0.82, color=ink, style="italic", bbox=back)
+    return box
 
 
 def _frame(axes: Axes, stands: tuple[Standing, ...], problems: pd.DataFrame, size: float) -> None:
     axes.set_xlim(-0.5, len(problems) - 0.5)
     axes.set_ylim(len(stands) - 0.5, -0.5)
     names = [drawn(name, 28).replace(" (", "\n(", 1).replace(") ", ")\n", 1) for name in problems["name"]]
-    axes.set_xticks(range(len(problems)), names, fontsize=size)
+    axes.set_xticks(range(len(problems)), names, fontsize=size * min(1.0, 8 / max(len(problems), 1)))
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(stands)), [drawn(stand.name, 30) for stand in stands], fontsize=size)
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(len(stands)), [stand.grade or "·" for stand in stands], fontsize=size)
     axes.text(1.005, 1.012, "grade", transform=axes.transAxes, fontsize=size, va="bottom", ha="left", color=INK)
+    beyond = axes.secondary_yaxis(1.055)
+    beyond.set_yticks(range(len(stands)), [stand.memory or "·" for stand in stands], fontsize=size)
+    axes.text(
+        1.06, 1.012, "peak /\nminimum", transform=axes.transAxes, fontsize=size, va="bottom", ha="left", color=INK
+    )
     axes.grid(visible=False)
-    for side in (axes, right):
+    for side in (axes, right, beyond):
         side.tick_params(length=0)
         for spine in side.spines.values():
             spine.set_visible(False)

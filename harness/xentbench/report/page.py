@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
+from xentbench.report import marks, picker
 from xentbench.report.accuracy import accuracy
+from xentbench.report.advice import advice
+from xentbench.report.conditions import conditions
+from xentbench.report.errormap import letters
 from xentbench.report.evidence import clock_trial
+from xentbench.report.families import losses
 from xentbench.report.figures import encode, figures
+from xentbench.report.inlining import inlined
+from xentbench.report.picks import first, narrowed, regimes
 from xentbench.report.regimes import beside, reversals
-from xentbench.report.standing import DECLARED, answer, standings
-from xentbench.report.style import INK, PAPER, RULE, foot
+from xentbench.report.standing import DECLARED, standings, who_is_fastest, who_is_right
+from xentbench.report.style import foot
 from xentbench.report.tables import broken_cells, failures
-from xentbench.report.text import SIGNS, count_bytes, digits, interval, percent, plain, seconds, times
+from xentbench.report.text import (
+    SIGNS,
+    count_bytes,
+    digits,
+    inert,
+    interval,
+    percent,
+    plain,
+    seconds,
+    times,
+    unbroken,
+)
 from xentbench.report.view import View, is_wrong
 
 if TYPE_CHECKING:
@@ -27,10 +48,16 @@ if TYPE_CHECKING:
     from xentbench.report.view import RunLike
 
 FOLDER: Final = Path(__file__).parent
-INHERITED: Final = {INK: "currentColor", PAPER: "var(--paper)", RULE: "var(--rule)"}
-"""Colours of a figure that follow the page's light or dark scheme."""
 LINK: Final = re.compile(r"https?://[^\s]+")
 SECTIONS: Final = (("speedup", "Speed-up"), ("latency", "Latency"), ("memory", "Memory"))
+FILTERS: Final = {
+    "seconds": seconds,
+    "bytes": count_bytes,
+    "times": times,
+    "digits": digits,
+    "percent": percent,
+    "unbroken": unbroken,
+}
 
 
 def render(run: RunLike | View, drawn: Mapping[str, str] | None = None) -> str:
@@ -45,64 +72,74 @@ def render(run: RunLike | View, drawn: Mapping[str, str] | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {
-        "seconds": seconds,
-        "bytes": count_bytes,
-        "times": times,
-        "digits": digits,
-        "percent": percent,
-    }
+    environment.filters |= FILTERS
+    letters, drawings = inlined(view, vectors)
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
-        **_content(view),
-        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        **_overview(view),
+        **_details(view),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8") + marks.css(view),
         script=script,
         # Only this very script may run: text that slips through every escape still could not.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        figures=_inlined(view, vectors),
+        glyphs=letters,
+        figures=drawings,
         sections=SECTIONS,
     )
 
 
-def _content(view: View) -> dict[str, Any]:
-    stands = standings(view)
-    cells = view.cells.reset_index(drop=True)
-    records = [_cell(number, row, view) for number, row in enumerate(cells.to_dict("records"))]
-    anchors = {
-        (row["implementation"], row["problem"]): row["anchor"] for row in records if row["phase"] == view.headline
-    }
+def _overview(view: View) -> dict[str, Any]:
+    """Return what the top of the page shows: the answer, the table before anybody picked, and what may be picked."""
+    stands, pick = standings(view), first(view)
     return {
         "view": view,
         "title": f"Cross-entropy in PyTorch: {view.id}" if view.id else "Cross-entropy in PyTorch",
-        "answer": answer(view, stands),
-        "stands": stands,
-        "headings": [_unbroken(name) for name in view.problems["name"]],
-        "labelled": any(stand.labels for stand in stands),
-        "anchors": anchors,
-        "cells": records,
-        "accuracy": accuracy(view),
-        "failures": [_failure(row) for row in failures(view).to_dict("records")],
-        "broken": broken_cells(view).to_dict("records"),
-        "setup": _setup(view),
-        "wrong": is_wrong,
-        "unbroken": _unbroken,
-        "kinds": {(stand.name, key): outcome for stand in stands for key, outcome in stand.outcomes.items()},
+        "right": who_is_right(stands, len(view.problems)) if stands else "Nothing was run.",
+        "fastest": who_is_fastest(narrowed(view, pick)),
+        "lines": picker.lines(view, stands),
+        "picked": pick,
+        "regime_names": regimes(view),
+        "data": _json(picker.data(view, stands)),
+        "marks": marks.classes(view),
         "signs": SIGNS,
         "declared": DECLARED,
-        "described": view.described(),
-        "link": lambda text: bool(LINK.fullmatch(text)),
         "warnings": [*view.lines("warnings"), *view.damage],
-        "conditions": _conditions(view),
-        "regimes": beside(view),
-        "reversals": reversals(view),
-        "tried": clock_trial(view),
         "foot": foot(view),
+        "setup": _setup(view),
+        "kinds": {(stand.name, key): outcome for stand in stands for key, outcome in stand.outcomes.items()},
     }
 
 
-def _unbroken(name: str) -> str:
-    """Return a problem's name that a line may break around its shape, not within."""
-    return re.sub(r"\([\d, ]+\)", lambda shape: shape[0].replace(" ", "\N{NO-BREAK SPACE}"), name)
+def _details(view: View) -> dict[str, Any]:
+    """Return what the sections below show."""
+    cells, alone = view.cells.reset_index(drop=True), replace(view, verdicts=view.accuracies)
+    return {
+        "cells": [_cell(number, row, view) for number, row in enumerate(cells.to_dict("records"))],
+        "accuracy": accuracy(view),
+        "losses": losses(view),
+        "letters": letters,
+        "trainings": view.trainings.to_dict("records"),
+        "failures": [_failure(row) for row in failures(view).to_dict("records")],
+        "failed_accuracies": [_failure(row) for row in failures(alone).to_dict("records")],
+        "failed_trainings": [row for row in view.trainings.to_dict("records") if is_wrong(row["status"])],
+        "broken": broken_cells(view).to_dict("records"),
+        "wrong": is_wrong,
+        "described": view.described(),
+        "link": lambda text: bool(LINK.fullmatch(text)),
+        "conditions": conditions(view),
+        "advice": advice(view),
+        "regimes": [row for row in beside(view) if row.phase == view.headline],
+        "reversals": reversals(view),
+        "tried": clock_trial(view),
+    }
+
+
+def _json(value: object) -> Markup:
+    """Return `value` as JSON that no text within can end: HTML knows neither of these characters in it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for char in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)  # noqa: S704 - escaped by the line above
 
 
 def _setup(view: View) -> dict[str, list[float]]:
@@ -114,75 +151,26 @@ def _cell(number: int, row: dict[Any, Any], view: View) -> dict[str, Any]:
     return {
         **{str(key): value for key, value in row.items()},
         "anchor": f"cell-{number}",
-        "name": view.problems["name"][row["problem"]],
+        "name": unbroken(str(view.problems["name"][row["problem"]])),
         "interval": interval(row["speedup_low"], row["speedup_high"]),
         "range": " to ".join(filter(None, (seconds(row["latency_p05_s"]), seconds(row["latency_p95_s"])))),
+        "peak": count_bytes(row["peak_bytes"]),
+        "cold": times(1 / row["cold_ratio"]) if row["cold_ratio"] > 0 else "",
+        "cold_interval": interval(1 / row["cold_high"], 1 / row["cold_low"]) if row["cold_low"] > 0 else "",
     }
 
 
 def _failure(row: dict[Any, Any]) -> dict[str, Any]:
     listed = row["failures"] if isinstance(row["failures"], (list, tuple)) else []
     entries = [entry for entry in listed if isinstance(entry, dict)]
-    found = [(plain(entry.get("quantity")), plain(entry.get("message"))) for entry in entries]
-    return {**{str(key): value for key, value in row.items()}, "found": found or [("", row["reason"])]}
-
-
-def _conditions(view: View) -> list[tuple[str, str]]:
-    info = view.info
-    wall = info.get("wall_s")
-    rows = [
-        *(("run", view.id), ("contract", plain(info.get("contract"))), ("preset", plain(info.get("preset")))),
-        *(("grids", ", ".join(view.lines("grids"))), ("seed", plain(info.get("seed")))),
-        *(("started", plain(info.get("started"))), ("baseline", plain(info.get("baseline")))),
-        ("duration", f"{wall:.0f} s" if isinstance(wall, (int, float)) else ""),
-        ("sittings", _sittings(view)),
+    found = [
+        {
+            **{name: plain(entry.get(name)) for name in ("quantity", "message", "counterexample")},
+            "snippet": "\n".join(map(inert, str(entry.get("snippet") or "").splitlines())),
+        }
+        for entry in entries
     ]
-    facts = {**view.facts(), **view.machine()}.items()
-    sized = [
-        (key, count_bytes(float(value)) if key.endswith("_bytes") and value.isdigit() else value)
-        for key, value in facts
-    ]
-    return [(key.replace("_", " ").removesuffix(" bytes"), value) for key, value in [*rows, *sized] if value]
-
-
-def _sittings(view: View) -> str:
-    """Return how often the run was gone on with, or shared, and the seeds; nothing where it was made at one go."""
-    listed = view.info.get("sittings")
-    told = [one for one in listed if isinstance(one, dict)] if isinstance(listed, (list, tuple)) else []
-    seeds = [plain(one.get("seed")) or "untold (killed)" for one in told]
-    return f"{len(told)}; seeds {', '.join(seeds)}" if len(told) > 1 else ""
-
-
-def _inlined(view: View, vectors: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the figures of each section as `{name, phase, svg, first}`, those of the headline phase shown at once."""
-    found: dict[str, list[dict[str, Any]]] = {"summary": []}
-    for place, (name, vector) in enumerate(vectors.items()):
-        section, _, phase = name.partition("-")
-        group = found.setdefault(section, [])
-        words = phase.removesuffix("-classes")
-        label = f"{section} {phase}".strip()
-        shown = not words or words == view.headline
-        group.append({"name": label, "phase": words, "svg": inline(vector, f"f{place}", label), "first": shown})
-    return found
-
-
-def inline(vector: str, prefix: str, label: str) -> str:
-    """Return an SVG file's element for use within HTML.
-
-    Its identifiers get `prefix`, so that several figures share a page; ink, paper and rules take the page's colours;
-    comments, which repeat strangers' text, go.
-    """
-    body = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>|<\?xml.*?\?>|<!DOCTYPE.*?>", "", vector, flags=re.DOTALL
-    ).strip()
-    body = re.sub(r'\b(id=")([^"]+")', rf"\1{prefix}-\2", body)
-    body = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}-", body)
-    for colour, inherited in INHERITED.items():
-        body = body.replace(colour, inherited)
-    name = re.sub(r"[^\w+ -]", "", label)
-    width = re.search(r'\bwidth="([\d.]+)pt"', body)
-    style = f'style="max-width:{float(width[1]) * 4 / 3:.0f}px"' if width else ""
-    sizes = re.compile(r'<svg\b[^>]*?(viewBox="[^"]+")[^>]*>')
-    return sizes.sub(
-        rf'<svg \1 role="img" aria-label="{name}" {style} xmlns:xlink="http://www.w3.org/1999/xlink">', body, count=1
-    )
+    return {
+        **{str(key): value for key, value in row.items()},
+        "found": found or [{"quantity": "", "message": row["reason"], "counterexample": "", "snippet": ""}],
+    }

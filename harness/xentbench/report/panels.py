@@ -1,21 +1,17 @@
-"""Ways to draw one measured quantity: curves against the number of classes, dots by problem, intervals by name."""
+"""Ways to draw one measured quantity: curves against the number of classes, and dots by problem."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from xentbench.report.style import INK, LIMIT, MIN_WIDTH, RULE, drawn, looks, sheet
-from xentbench.report.text import tick, times
-from xentbench.spec import Status
+from xentbench.report.measures import Measure, hint, told
+from xentbench.report.style import INK, MIN_WIDTH, RULE, drawn, looks, sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy.typing as npt
     import pandas as pd
     from matplotlib.axes import Axes
@@ -37,67 +33,25 @@ LEVEL_GAP, UPRIGHT_GAP = 0.13, 0.035
 """Least distance of labels on the axis of classes, as a share of its length, when they lie level and upright."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One quantity of the cells and how it is drawn.
-
-    Attributes:
-        name: of the files.
-        title: of the figures.
-        axis: label of its axis.
-        value: column.
-        ends: columns of the ends of its interval, or none.
-        floor: column of a bound that nothing can beat, or empty.
-        floor_label: what that bound is.
-        unit: SI unit, or `x` for a factor.
-        within: column of a part of the value, where dots are joined down to it, or empty.
-        beside: column of the value as measured in another way, an open mark where dots are drawn, or empty.
-    """
-
-    name: str
-    title: str
-    axis: str
-    value: str
-    ends: tuple[str, str] | None
-    floor: str
-    floor_label: str
-    unit: str
-    within: str = ""
-    beside: str = ""
-
-    def tick(self, value: float, _place: int | None = None) -> str:
-        """Return the label of a tick."""
-        return times(value).replace(".00x", "x").replace("0x", "x") if self.unit == "x" else tick(value, self.unit)
-
-
-LATENCY: Final = Measure(
-    *("latency", "Latency", "latency of one call", "latency_s", ("latency_p05_s", "latency_p95_s")),
-    *("floor_s", "floor: bytes / bandwidth", "s"),
-)
-SPEEDUP: Final = Measure(
-    *("speedup", "Speed-up over F.cross_entropy", "speed-up", "speedup", ("speedup_low", "speedup_high")),
-    *("", "", "x"),
-)
-MEMORY: Final = Measure(
-    *("memory", "Peak memory", "peak extra memory", "peak_bytes", None),
-    *("minimum_bytes", "analytic minimum", "B", "saved_bytes", "peak_resident_bytes"),
-)
-
-
 def sweeps(problems: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return the groups of problems that differ in their number of classes alone, each with its title.
 
     Recorded workloads have one shape each and never make a curve.
     """
-    groups = problems.groupby(["batch_size", *CONDITIONS], sort=False, dropna=False)
-    found = [group for _, group in groups if group["num_classes"].nunique() >= MIN_CLASSES]
-    varied = [name for name in CONDITIONS if len({row[name] for group in found for _, row in group.iterrows()}) > 1]
-    return [(_sweep_title(group.iloc[0], varied), group.sort_values("num_classes")) for group in found]
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for key, row in problems[["batch_size", *CONDITIONS]].to_dict("index").items():
+        # None for unbatched: NaN is no key, since it does not equal itself.
+        size = row["batch_size"] if row["batch_size"] >= 0 else None
+        groups.setdefault((size, *(row[name] for name in CONDITIONS)), []).append(key)
+    classes = problems["num_classes"].to_dict()
+    found = {key: keys for key, keys in groups.items() if len({classes[k] for k in keys}) >= MIN_CLASSES}
+    varied = [place for place in range(1, len(CONDITIONS) + 1) if len({key[place] for key in found}) > 1]
+    return [(_sweep_title(key, varied), problems.loc[keys].sort_values("num_classes")) for key, keys in found.items()]
 
 
-def _sweep_title(first: pd.Series[Any], varied: Iterable[str]) -> str:
-    size = "unbatched" if np.isnan(first["batch_size"]) else f"N = {first['batch_size']:.0f}"
-    return ", ".join([size, *(str(first[name]) for name in varied)])
+def _sweep_title(key: tuple[Any, ...], varied: list[int]) -> str:
+    size = "unbatched" if key[0] is None else f"N = {key[0]:.0f}"
+    return ", ".join([size, *(str(key[place]) for place in varied)])
 
 
 def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
@@ -116,7 +70,7 @@ def curves(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel(measure.axis)
-    _log_axis(grid[0, 0], measure, axis="y")
+    log_axis(grid[0, 0], measure, axis="y")
     _leave_deep_floor_out(grid[0, 0], measure, cells)
     _legend(figure, measure, cells, styles, lines=True)
     return figure
@@ -163,21 +117,33 @@ def _points(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, loo
     values = _positive(rows[measure.value].to_numpy(float))
     if measure.ends:
         low, high = (_positive(rows[end].to_numpy(float)) for end in measure.ends)
-        axes.vlines(places, low, high, color=look.colour, linewidth=1.1, alpha=0.8)
+        bars(axes, places, low, high, look, upright=True)
     style = look.line if line else "none"
-    axes.plot(places, values, color=look.colour, marker=look.marker, markersize=4.5, linestyle=style, linewidth=1.2)
+    (marks,) = axes.plot(
+        places, values, color=look.colour, marker=look.marker, markersize=4.5, linestyle=style, linewidth=1.2
+    )
+    shown = rows[np.isfinite(values)]
+    hint(marks, measure, told(shown, measure), str(rows.index[0][0]))
 
 
-def _rings(axes: Axes, values: pd.Series[Any], places: Array, look: Look) -> None:
-    """Draw open marks: around the dots where both ways of measuring agree."""
-    shown = _positive(values.to_numpy(float))
-    axes.plot(places, shown, color=look.colour, marker=look.marker, markersize=8.0, linestyle="none", fillstyle="none")
+def bars(axes: Axes, places: Array, low: Array, high: Array, look: Look, *, upright: bool, width: float = 1.1) -> None:
+    """Draw intervals as one broken line: a file with a path for each would be three times as large."""
+    along = np.column_stack([low, high, np.full_like(low, np.nan)]).ravel()
+    across = np.repeat(places, 3)
+    axes.plot(*((across, along) if upright else (along, across)), color=look.colour, linewidth=width, alpha=0.8)
+
+
+def _rings(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look) -> None:
+    """Draw open marks of the other way of measuring: of memory, around the dots where the two agree."""
+    shown, size = _positive(rows[measure.beside].to_numpy(float)), 8.0 if measure.within else 4.5
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": size, "fillstyle": "none"}
+    axes.plot(places, shown, linestyle="none", **style)
 
 
 def _stems(axes: Axes, measure: Measure, rows: pd.DataFrame, places: Array, look: Look) -> None:
     """Join each dot to the part of it that lies below, or to the edge of the axis where that is next to nothing."""
     parts = np.maximum(rows[measure.within].to_numpy(float), 1e-9)
-    axes.vlines(places, parts, _positive(rows[measure.value].to_numpy(float)), color=look.colour, linewidth=1.1)
+    bars(axes, places, parts, _positive(rows[measure.value].to_numpy(float)), look, upright=True)
     axes.plot(places, parts, color=look.colour, marker="_", markersize=6, linestyle="none")
 
 
@@ -188,7 +154,7 @@ def _leave_deep_floor_out(axes: Axes, measure: Measure, cells: pd.DataFrame) -> 
         axes.set_ylim(bottom=lowest / DECADE)
 
 
-def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
+def log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
     """Make an axis logarithmic, with few enough written ticks and SI prefixes."""
     (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
     shared = axes.get_shared_y_axes() if axis == "y" else axes.get_shared_x_axes()
@@ -203,6 +169,8 @@ def _log_axis(axes: Axes, measure: Measure, *, axis: str) -> None:
     side.set_major_locator(LogLocator(subs=SUBTICKS if narrow else (1.0,), numticks=12))
     side.set_major_formatter(FuncFormatter(measure.tick))
     side.set_minor_formatter(NullFormatter())
+    if not narrow:  # eight small ticks a decade cost more than all marks, and tell less than the written powers of ten
+        side.set_minor_locator(NullLocator())
 
 
 def _written(value: float, *, up: bool) -> float:
@@ -249,7 +217,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     for shift, (name, look) in zip(shifts, styles.items(), strict=False):
         _points(axes, measure, each[name], centres + shift, look, line=False)
         if measure.beside:
-            _rings(axes, each[name][measure.beside], centres + shift, look)
+            _rings(axes, measure, each[name], centres + shift, look)
     if measure.floor:
         floor = cells.groupby("problem")[measure.floor].max().reindex(problems.index).to_numpy(float)
         axes.hlines(_positive(floor), centres - 0.45, centres + 0.45, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -261,54 +229,10 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     axes.set_xlim(-0.5, len(problems) - 0.5)
     axes.set_ylabel(measure.axis)
     axes.set_xlabel("problem, from few logits to many")
-    _log_axis(axes, measure, axis="y")
+    log_axis(axes, measure, axis="y")
     _leave_deep_floor_out(axes, measure, cells)
     if measure.within:  # now that the axis stands: a part may be next to nothing, and shall not stretch it
         for shift, (name, look) in zip(shifts, styles.items(), strict=False):
             _stems(axes, measure, each[name], centres + shift, look)
     _legend(figure, measure, cells, styles, lines=False)
     return figure
-
-
-def intervals(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
-    """Return one panel a problem: each implementation's interval beside its name, or the word for why there is none."""
-    problems = loose(view.problems)
-    columns = min(3, len(problems))
-    rows = -(-len(problems) // columns)
-    names = [drawn(name) for name in view.implementations]
-    margin = 0.075 * max(map(len, names), default=0)
-    size = (max(3.3 * columns + margin + 0.4, MIN_WIDTH), rows * (0.2 * len(names) + 0.75) + 1.2)
-    figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    cells, styles = view.phase(phase), looks(view)
-    for axes, (key, name) in zip(grid.flat, problems["name"].items(), strict=False):
-        _interval_panel(
-            axes, measure, cells[cells.index.get_level_values("problem") == key].droplevel("problem"), styles
-        )
-        axes.set_title(drawn(name, LIMIT))
-    for axes in list(grid.flat)[len(problems) :]:
-        axes.set_visible(False)
-    first = grid[0, 0]
-    first.set_yticks(range(len(names)), names)
-    first.set_ylim(len(names) - 0.4, -0.6)
-    _log_axis(first, measure, axis="x")
-    for axes in list(grid.flat)[max(0, len(problems) - columns) : len(problems)]:
-        axes.set_xlabel(measure.axis)
-        axes.tick_params(labelbottom=True)
-    return figure
-
-
-def _interval_panel(axes: Axes, measure: Measure, rows: pd.DataFrame, styles: dict[str, Look]) -> None:
-    axes.axvline(1.0, color=INK, linewidth=1.0)
-    axes.grid(visible=True, axis="x")
-    axes.tick_params(axis="y", length=0)
-    for place, (name, look) in enumerate(styles.items()):
-        row = rows.loc[name]
-        if np.isfinite(row[measure.value]):
-            if measure.ends and np.isfinite(row[list(measure.ends)].to_numpy(float)).all():
-                axes.hlines(place, row[measure.ends[0]], row[measure.ends[1]], color=look.colour, linewidth=2.4)
-            axes.plot([row[measure.value]], [place], color=look.colour, marker=look.marker, markersize=4)
-        else:
-            word = "not timed" if row["status"] == Status.PASSED else drawn(row["status"])
-            across = axes.get_yaxis_transform()
-            axes.text(0.03, place, word, transform=across, fontsize=7, va="center", style="italic", alpha=0.75)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xentbench.report.standing import DECLARED, RIGHT, UNTESTED, WRONG, Entry, Standing, standings
-from xentbench.report.text import ASCII_SIGNS, plain, seconds, times
+from xentbench.report.text import ASCII_SIGNS, plain, seconds
 from xentbench.report.view import View
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _table(view: View, stands: tuple[Standing, ...], problems: list[str], *, two
     for key in problems:
         table.add_column(Text(_heading(str(view.problems["name"][key]))), justify="right", overflow="fold")
     for stand in stands:
-        facts = [stand.grade, seconds(stand.setup_s), times(stand.memory_ratio)] if first else []
+        facts = [stand.grade, seconds(stand.setup_s), stand.memory] if first else []
         entries = [stand.entries[key] for key in problems]
         shown = [Text(_entry_text(entry, two_lines=two_lines), style=STYLES.get(entry.kind, "")) for entry in entries]
         table.add_row(Text(_folded(stand.name, NAME_WIDTHS[two_lines])), *map(Text, facts), *shown)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from xentbench.report.text import interval, listing, times
+from xentbench.report.text import factor_or_bytes, interval, listing, times
 from xentbench.report.view import MISSING, View, is_wrong
 from xentbench.spec import Grade, Status
 
@@ -33,6 +33,7 @@ class Entry:
         reason: one line for who asks why.
         speedup: baseline's time over its own, NaN where nothing was timed.
         shown: how much of it is shown: of its interval what is nearest to 1.
+        labels: what is honest but must be known.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Entry:
     reason: str = ""
     speedup: float = np.nan
     shown: float = np.nan
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,12 @@ class Standing:
         name: of the implementation.
         entries: problem key to what a table shows, for the headline phase.
         outcomes: problem key to right, declared, wrong or untested, over all phases.
-        grade: worst over the problems, declared deviations left out; empty where nothing was judged.
+        grades: problem key to the grade there; empty where nothing was judged or a declared deviation explains it.
+        grade: worst of these.
         setup_s: longest set-up, in seconds.
-        memory_ratio: largest peak memory over the analytic minimum, in the headline phase.
+        memory_ratio: largest peak memory over the analytic minimum, in the headline phase; NaN where no minimum
+            is worth a factor.
+        peak_bytes: largest peak memory in the headline phase.
         saved_ratio: largest memory saved for the backward over the same minimum.
         reached_ratio: largest share of the machine's limit, in the headline phase.
         labels: all that must be known of it.
@@ -64,9 +69,11 @@ class Standing:
     name: str
     entries: dict[str, Entry] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
+    grades: dict[str, str] = field(default_factory=dict)
     grade: str = ""
     setup_s: float = np.nan
     memory_ratio: float = np.nan
+    peak_bytes: float = np.nan
     saved_ratio: float = np.nan
     reached_ratio: float = np.nan
     labels: tuple[str, ...] = ()
@@ -79,6 +86,11 @@ class Standing:
     def right(self) -> str:
         """How many of the problems it is right on, e.g. `5/6`."""
         return f"{self.count(RIGHT)}/{len(self.outcomes)}"
+
+    @property
+    def memory(self) -> str:
+        """Peak memory over the minimum, or in bytes where no factor of it would mean anything."""
+        return factor_or_bytes(self.memory_ratio, self.peak_bytes)
 
 
 def standings(view: View) -> tuple[Standing, ...]:
@@ -110,9 +122,11 @@ def _standing(
         name=name,
         entries={key[1]: _entry(timed.get(key, {}), judged.get(key, {}), outcomes[key[1]]) for key in keys},
         outcomes=outcomes,
-        grade=worst_grade([judged[key] for key in keys if key in judged] or own.to_dict("records")),
+        grades=(grades := {key[1]: _grade(judged.get(key), timed.get(key)) for key in keys}),
+        grade=worst_grade([{"grade": grade} for grade in grades.values()]),
         setup_s=float(own["setup_s"].max()),
         memory_ratio=float(headline["memory_ratio"].max()),
+        peak_bytes=float(headline["peak_bytes"].max()),
         saved_ratio=float(headline["saved_ratio"].max()),
         reached_ratio=float(headline["reached_ratio"].max()),
         labels=_labels(own["labels"], [judged[key]["labels"] for key in keys if key in judged]),
@@ -135,15 +149,20 @@ def _entry(cell: dict[Any, Any], verdict: dict[Any, Any], outcome: str) -> Entry
     grade = cell.get("grade") or verdict.get("grade") or ""
     reason = cell.get("reason") or verdict.get("reason") or ""
     speedup = cell.get("speedup", np.nan)
+    labels = _labels([row["labels"] for row in (cell, verdict) if "labels" in row])
     if status != Status.PASSED:
         kind = outcome if is_wrong(status) and outcome in (WRONG, DECLARED) else UNTESTED
-        return Entry(status, kind=kind, grade=grade, reason=reason)
+        return Entry(status, kind=kind, grade=grade, reason=reason, labels=labels)
     if not np.isfinite(speedup):
-        return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason)
+        return Entry(RIGHT, kind=RIGHT, grade=grade, reason=reason, labels=labels)
     low, high = cell["speedup_low"], cell["speedup_high"]
     said = cell["verdict"] or "inconclusive"
     shown = float(np.clip(1.0, low, high)) if low <= high else 1.0  # an infinite end is kept as NaN
-    return Entry(times(speedup), interval(low, high), said, said, grade, reason, float(speedup), shown)
+    return Entry(times(speedup), interval(low, high), said, said, grade, reason, float(speedup), shown, labels)
+
+
+def _grade(verdict: dict[Any, Any] | None, cell: dict[Any, Any] | None) -> str:
+    return worst_grade([row for row in (verdict or cell,) if row])
 
 
 def worst_grade(rows: list[dict[Any, Any]]) -> str:
@@ -162,10 +181,11 @@ def answer(view: View, stands: tuple[Standing, ...]) -> str:
     """Return the run's result in one or two sentences: who is right, and who is fastest on the largest problem."""
     if not stands:
         return "Nothing was run."
-    return " ".join(filter(None, [_who_is_right(stands, len(view.problems)), _who_is_fastest(view)]))
+    return " ".join(filter(None, [who_is_right(stands, len(view.problems)), who_is_fastest(view)]))
 
 
-def _who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
+def who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
+    """Return in one sentence which implementations are right on all, and how the others ended."""
     groups: dict[str, list[str]] = {}
     for stand in stands:
         groups.setdefault(_summing_up(stand), []).append(stand.name)
@@ -192,20 +212,32 @@ def _summing_up(stand: Standing) -> str:
     return "partly" if stand.count(UNTESTED) else RIGHT
 
 
-def _who_is_fastest(view: View) -> str:
-    cells = view.cells[(view.cells["phase"] == view.headline) & view.cells["speedup"].notna()]
-    if cells.empty:
+def who_is_fastest(view: View) -> str:
+    """Return who is fastest in the headline phase on the largest problem that was timed, in one sentence."""
+    told = fastest(view)
+    by_size = view.problems["elements"].sort_values(kind="stable", na_position="first").index
+    return next((told[key] for key in reversed(by_size) if told[key]), "")
+
+
+def fastest(view: View) -> dict[str, str]:
+    """Return who is fastest in the headline phase on each problem, in one sentence; empty where nobody was timed."""
+    rows: dict[str, list[dict[Any, Any]]] = {str(key): [] for key in view.problems.index}
+    for row in _headline(view):
+        if np.isfinite(row["speedup"]):
+            rows[row["problem"]].append(row)
+    return {key: _fastest(timed, f"{view.headline} at {view.problems['name'][key]}") for key, timed in rows.items()}
+
+
+def _fastest(timed: list[dict[Any, Any]], place: str) -> str:
+    if not timed:
         return ""
-    largest = str(cells.sort_values("elements", kind="stable", na_position="first")["problem"].iloc[-1])
-    there = cells[cells["problem"] == largest].sort_values("speedup", ascending=False)
-    place = f"{view.headline} at {view.problems['name'][largest]}"
-    faster = there[there["verdict"] == "faster"]
-    if faster.empty:
+    there = sorted(timed, key=lambda row: -row["speedup"])
+    best = next((row for row in there if row["verdict"] == "faster"), None)
+    if best is None:
         return f"None is shown to be faster than F.cross_entropy, {place}."
-    best = faster.iloc[0]
     # Overlapping intervals do not prove equality; they only forbid naming one winner.
-    near = there[(there["speedup_high"] >= best["speedup_low"]) & (there.index != best.name)]
+    near = [row["implementation"] for row in there if row is not best and row["speedup_high"] >= best["speedup_low"]]
     bounds = interval(best["speedup_low"], best["speedup_high"])
-    close = f" (not told apart from {listing(list(near['implementation']))})" if len(near) else ""
+    close = f" (not told apart from {listing(near)})" if near else ""
     speed = f"{times(best['speedup'])} {bounds} the speed of F.cross_entropy"
     return f"Fastest {place}: {best['implementation']}, {speed}{close}."

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib import font_manager
-from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from xentbench.report.hints import Sheet
 from xentbench.report.text import REPLACEMENT, plain
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def drawn(value: object, limit: int = LIMIT) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def sheet(view: View, size: tuple[float, float], title: str, subtitle: str = "") -> Figure:
+def sheet(view: View, size: tuple[float, float], title: str, subtitle: str = "") -> Sheet:
     """Return an empty figure of `size` inches with title, subtitle and the foot that every figure has."""
-    figure = Figure(figsize=size)
+    figure = Sheet(figsize=size)
     wide, high = size
     top, bottom = 0.62 if subtitle else 0.4, 0.32
     room = (0.1 / wide, bottom / high, 1 - 0.25 / wide, 1 - (top + bottom) / high)
@@ -129,7 +129,7 @@ def sheet(view: View, size: tuple[float, float], title: str, subtitle: str = "")
 
 
 def foot(view: View) -> str:
-    """Return run, device, processor, threads and torch's version, as far as they are known."""
+    """Return run, device, processor, threads and versions, as far as they are known."""
     threads = view.fact("threads")
     device = view.fact("device") or ", ".join(dict.fromkeys(filter(None, view.problems["device"])))
     parts = [
@@ -137,6 +137,6 @@ def foot(view: View) -> str:
         device,
         view.fact("cpu"),
         f"{threads} thread{'' if threads == '1' else 's'}" if threads else "",
-        f"torch {view.fact('torch')}" if view.fact("torch") else "",
+        *(f"{name} {view.fact(name)}" for name in ("torch", "xentbench") if view.fact(name)),
     ]
     return "  ·  ".join(filter(None, parts))

@@ -73,7 +73,7 @@ def _markdown_table(view: View, stands: tuple[Standing, ...]) -> str:
         [
             *(code_span(stand.name), stand.grade, stand.right),
             *(digest.entry(entry) for entry in stand.entries.values()),
-            *(times(stand.memory_ratio), times(stand.saved_ratio), percent(stand.reached_ratio)),
+            *(stand.memory, times(stand.saved_ratio), percent(stand.reached_ratio)),
             seconds(stand.setup_s),
         ]
         for stand in stands

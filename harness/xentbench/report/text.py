@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Final
 
@@ -25,13 +26,25 @@ def plain(value: object, limit: int = 0) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    line = " ".join(inert(value).split())
+    return f"{line[: limit - 1]}…" if 0 < limit < len(line) else line
+
+
+def inert(value: object) -> str:
+    """Return text with the same spacing, in which no character is left that anything would act upon.
+
+    Every kind of space becomes a plain one, line breaks among them.
+    """
     # Categories C* hold control, bidirectional-override, surrogate and unassigned characters; Z* every kind of space.
     kinds = ((char, unicodedata.category(char)) for char in str(value))
-    shown = "".join(
+    return "".join(
         " " if kind[0] == "Z" or char in "\t\n\r" else REPLACEMENT if kind[0] == "C" else char for char, kind in kinds
     )
-    line = " ".join(shown.split())
-    return f"{line[: limit - 1]}…" if 0 < limit < len(line) else line
+
+
+def unbroken(name: str) -> str:
+    """Return a problem's name that a line may break around its shape, not within."""
+    return re.sub(r"\([\d, ]+\)", lambda shape: shape[0].replace(" ", "\N{NO-BREAK SPACE}"), name)
 
 
 def csv_cell(value: object) -> str:
@@ -103,6 +116,11 @@ def times(value: float | None) -> str:
     return f"{value:.{decimals}f}x"
 
 
+def factor_or_bytes(ratio: float | None, peak_bytes: float | None) -> str:
+    """Return memory as a factor of the least possible, or in bytes where no factor of it would mean anything."""
+    return times(ratio) or count_bytes(peak_bytes)
+
+
 def percent(value: float | None) -> str:
     """Return a share, e.g. `34 %`, with one decimal below 10 %; empty for NaN and None."""
     if value is None or not math.isfinite(value):
@@ -113,8 +131,11 @@ def percent(value: float | None) -> str:
 
 
 def digits(value: float | None) -> str:
-    """Return a bare number to two significant digits; empty for NaN and None."""
-    return "" if value is None or not math.isfinite(value) else f"{value:.2g}"
+    """Return a bare number to two significant digits, e.g. `0.27`, `370`, `5e+07`; empty for NaN and None."""
+    if value is None or not math.isfinite(value):
+        return ""
+    short = float(f"{value:.2g}")
+    return f"{short:.0f}" if 100 <= abs(short) < 1e6 else f"{value:.2g}"  # noqa: PLR2004 - as people write numbers
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 
 from xentbench.report.text import count_bytes, plain, quantity
-from xentbench.spec import Phase, Status
+from xentbench.spec import DTYPE_BYTES, Phase, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,11 +33,15 @@ PROBLEM_COLUMNS: Final = (
     *("label", "size_label", "dtype", "device", "logits", "reduction", "batch_size", "num_classes", "elements"),
 )
 VERDICT_TEXT: Final = (
-    *("implementation", "problem", "label", "status", "grade", "reason", "deviations", "labels", "reproduce"),
+    *("implementation", "problem", "label", "dtype", "logits", "status", "grade", "reason", "deviations"),
+    *("labels", "reproduce"),
 )
 # Structured, and so kept as they came.
 VERDICT_OBJECTS: Final = ("failures",)
 VERDICT_NUMBERS: Final = ("checks", "bound_ratio", "error_ulp")
+TRAINING_TEXT: Final = ("implementation", "workload", "status", "reason", "reproduce")
+TRAINING_NUMBERS: Final = (*("steps", "curve_ratio", "weights_ratio", "held_out_loss", "held_out_accuracy", "wall_s"),)
+TRAINING_OBJECTS: Final = ("losses", "losses_low", "losses_high")
 KEYS: Final = ["implementation", "problem", "phase"]
 MISSING: Final = "missing"
 """Shown as the status of a cell that a run should have and has not: never a blank."""
@@ -80,12 +85,15 @@ class View:
         info: as the run's.
         cells: all columns, one row for each of implementations x problems x phases in that order, and derived
             `speedup`, `speedup_low`, `speedup_high` (baseline's time over its own), `memory_ratio` and `saved_ratio`
-            (peak memory, and what is saved for the backward, over the analytic minimum of the peak).
+            (peak memory, and what is saved for the backward, over the analytic minimum of the peak; NaN where that is
+            less than one row of logits, as the scalar that a forward returns: a factor of it would say nothing).
         verdicts: all columns, one row a judged (implementation, problem).
         implementations: names, in plan order.
         problems: one row a problem in plan order, indexed by key, with a unique `name` for tables and figures.
         phases: in the order of `Phase`.
         damage: notes about lines that could not be read.
+        accuracies: as `verdicts`, of problems that were asked for accuracy alone.
+        trainings: all columns, one row a trained (implementation, workload).
     """
 
     id: str
@@ -96,6 +104,8 @@ class View:
     problems: pd.DataFrame
     phases: tuple[str, ...]
     damage: tuple[str, ...] = ()
+    accuracies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trainings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, run: RunLike | View) -> View:
@@ -105,12 +115,20 @@ class View:
         info = run.info if isinstance(run.info, dict) else {}
         cells = _typed(run.cells, TEXT_COLUMNS, NUMBER_COLUMNS).drop_duplicates(KEYS, keep="last")
         verdicts = _typed(run.verdicts, VERDICT_TEXT, VERDICT_NUMBERS, VERDICT_OBJECTS)
-        names = _implementations(info, cells, verdicts)
+        accuracies = _typed(getattr(run, "accuracies", None), VERDICT_TEXT, VERDICT_NUMBERS, VERDICT_OBJECTS)
+        trained = getattr(run, "trainings", None)
+        trainings = _typed(trained, TRAINING_TEXT, TRAINING_NUMBERS, TRAINING_OBJECTS)
+        asked = [frame["implementation"] for frame in (cells, verdicts, accuracies, trainings)]
+        names = _implementations(info, dict.fromkeys(itertools.chain(*asked)))
         problems = _problems(cells, verdicts)
         phases = tuple(sorted(set(cells["phase"]) - {""}, key=_phase_rank))
         complete = _derive(_complete(cells, verdicts, info, (names, tuple(problems.index), phases)))
         damage = tuple(plain(note) for note in getattr(run, "damage", ()))
-        return cls(plain(run.id), info, complete, verdicts, names, problems, phases, damage)
+        return cls(
+            *(plain(run.id), info, complete, verdicts, names, problems, phases, damage),
+            accuracies=accuracies,
+            trainings=trainings,
+        )
 
     @property
     def headline(self) -> str:
@@ -195,8 +213,7 @@ def _typed(
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def _implementations(info: dict[str, Any], cells: pd.DataFrame, verdicts: pd.DataFrame) -> tuple[str, ...]:
-    asked = dict.fromkeys([*cells["implementation"], *verdicts["implementation"]])
+def _implementations(info: dict[str, Any], asked: dict[str, None]) -> tuple[str, ...]:
     listed = info.get("implementations")
     records = [record for record in listed if isinstance(record, dict)] if isinstance(listed, (list, tuple)) else []
     planned = [
@@ -260,7 +277,8 @@ def _explanations(verdicts: pd.DataFrame, info: dict[str, Any]) -> dict[tuple[st
 
 def _derive(cells: pd.DataFrame) -> pd.DataFrame:
     positive = cells[["ratio", "ratio_low", "ratio_high"]].where(lambda frame: frame > 0)
-    minimum = cells["minimum_bytes"].where(cells["minimum_bytes"] > 0)
+    row_bytes = cells["num_classes"] * cells["dtype"].map(DTYPE_BYTES)
+    minimum = cells["minimum_bytes"].where((cells["minimum_bytes"] > 0) & ~(cells["minimum_bytes"] < row_bytes))
     return cells.assign(
         speedup=1 / positive["ratio"],
         speedup_low=1 / positive["ratio_high"],
