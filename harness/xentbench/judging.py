@@ -245,10 +245,10 @@ def _keep_figure(asked: Asked, trained: Sequence[Trained]) -> list[str]:
     """Draw the curves; return what a person should know of the file."""
     if asked.figure_file is None:
         return []
-    from xentbench.report import trainings  # noqa: PLC0415 - matplotlib and pandas: only where there is one to draw
+    from xentbench.report import figures  # noqa: PLC0415 - matplotlib and pandas: only where there is one to draw
 
     facts = environment.describe(environment.Conditions())
-    if not trainings.draw([one.record() for one in trained], facts, asked.figure_file):
+    if not figures.draw_training([one.record() for one in trained], facts, asked.figure_file):
         return [f"{asked.figure_file} was not written: nobody was trained"]
     return [f"{asked.figure_file} holds the curves"]
 

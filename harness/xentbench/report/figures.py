@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.transforms import Bbox
@@ -26,8 +28,7 @@ from xentbench.report.view import View
 from xentbench.spec import Phase, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -90,9 +91,41 @@ def _across_phases(view: View) -> dict[str, Figure]:
         drawings["accuracy"] = errormap(view, found)
     if rivals(view):
         drawings["pareto"] = pareto(view, f"{told}  ·  bars are confidence intervals  ·  larger marks need more memory")
-    if len(view.trainings):
-        drawings["training"] = training(view, "below: 0 is the middle of the band, ±1 its ends; at ±3 further off")
+    if (curves_of := training(view)) is not None:
+        drawings["training"] = curves_of
     return drawings
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What a view needs, of trainings that belong to no run."""
+
+    trainings: pd.DataFrame
+    info: dict[str, Any]
+    path: Path = Path()
+    id: str = ""
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def draw_training(records: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], file: Path) -> bool:
+    """Write training curves to a file, as its ending says (`.svg`, else PNG); return False where nobody was trained.
+
+    Args:
+        records: with the fields of `columns.TRAINING_COLUMNS`.
+        facts: of the environment, for the foot.
+        file: that is replaced, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with settings():
+        figure = training(View.of(Bare(pd.DataFrame(list(records)), {"environment": dict(facts)})))
+    if figure is None:
+        return False
+    vector, raster = encode(figure)
+    write_atomically(file, vector.encode() if file.suffix.lower() == ".svg" else raster)
+    return True
 
 
 def _both_kinds(view: View, measure: Measure, phase: str) -> dict[str, Figure]:
