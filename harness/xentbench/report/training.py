@@ -65,7 +65,10 @@ def training(view: View) -> Sheet | None:
 def _rows(trainings: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows with their curves as numbers; what is no list of numbers is an empty curve."""
     records = trainings.to_dict("records")
-    return [{**record, **{name: _numbers(record.get(name)) for name in _LISTS}} for record in records]
+    return [
+        {**{str(key): value for key, value in record.items()}, **{name: _numbers(record.get(name)) for name in _LISTS}}
+        for record in records
+    ]
 
 
 def _numbers(value: object) -> Array:
