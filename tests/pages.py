@@ -157,7 +157,7 @@ def objection(invoked: str, *, mentioned: bool = False) -> str:
     """Return what the command line's parser says against a command line, or an empty string; nothing is run."""
     words = shlex.split(re.sub(r"\${{.*?}}", "value", invoked), comments=True)[1:]
     words = words[: next((at for at, word in enumerate(words) if SHELL_ENDS.match(word)), len(words))]
-    if not words or words[0].startswith("…"):
+    if not words or words[0].startswith("…") or words[0].isupper():  # any verb
         return ""
     try:
         context = cli.make_context("xentbench", list(words))
