@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pages
 import pytest
+import yaml
 from pages import ROOT, Block, Command, Page
 
 import xentbench
@@ -142,6 +143,7 @@ def test_every_page_can_be_reached_from_the_index():
     seen, ahead = set(), [ROOT / "README.md", ROOT / "docs" / "README.md"]
     while ahead:
         path = ahead.pop()
+        path = path / "README.md" if path.is_dir() else path
         if path in seen or path.suffix != ".md" or not path.exists():
             continue
         seen.add(path)
@@ -167,6 +169,8 @@ def check(block: Block, name: str) -> None:
         tomllib.loads(block.text)
     elif block.language == "json":
         json.loads(block.text)
+    elif block.language == "yaml":
+        yaml.safe_load(block.text)
 
 
 def documented() -> list[str]:
