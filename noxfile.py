@@ -71,6 +71,14 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write the reference pages from the code, then check every page: links, commands, what they print. Minutes."""
+    install(session, "-e", ".[workloads]", group="test")
+    session.run("python", "docs/reference/generate.py")
+    session.run("pytest", "tests/test_docs.py", "tests/test_reference.py", "-m", "slow or not slow", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     install(session, group="lint")

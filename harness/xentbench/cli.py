@@ -218,7 +218,13 @@ def report(run: str, output: str | None, results: str, **files: str | None) -> i
     callback=options.percent,
     help="Worse or better only wholly beyond it, e.g. 5%, all cells together at 99 %. [default: 1%, each at 95 %]",
 )
-@click.option("--inconclusive", type=click.Choice(["fail", "pass"]), default="fail", show_default=True)
+@click.option(
+    "--inconclusive",
+    type=click.Choice(["fail", "pass"]),
+    default="fail",
+    show_default=True,
+    help="What a comparison that stays open does to the exit code.",
+)
 @click.option("--force", is_flag=True, help="Compare runs of unlike environments all the same.")
 @options.seed_option
 @options.results_option

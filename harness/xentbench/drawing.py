@@ -70,7 +70,7 @@ def _blocks(numbers: Array) -> Iterator[Array]:
 def rows_and_labels(problem: Problem, stream: Stream) -> tuple[Array, Labels]:
     """Draw logits as float64 `(rows, C)` of the problem's synthetic family, and int64 `(rows,)` labels."""
     labels = _labels(problem, stream)
-    rows = _FAMILIES[problem.logits.partition("@")[0]](problem, labels, stream)
+    rows = FAMILIES[problem.logits.partition("@")[0]](problem, labels, stream)
     return rows, _relabel(problem, rows, labels, stream)
 
 
@@ -97,14 +97,17 @@ def _relabel(problem: Problem, rows: Array, labels: Labels, stream: Stream) -> L
 
 
 def _normal(problem: Problem, _labels: Labels, stream: Stream) -> Array:
+    """Independent logits of mean 0 and variance 1."""
     return stream.normal(problem.rows, problem.num_classes)
 
 
 def _uniform(problem: Problem, _labels: Labels, stream: Stream) -> Array:
+    """Independent logits between 0 and 1."""
     return stream.uniform(problem.rows, problem.num_classes)
 
 
 def _equal(problem: Problem, _labels: Labels, _stream: Stream) -> Array:
+    """All logits 0: the loss is log C."""
     return np.zeros((problem.rows, problem.num_classes))
 
 
@@ -118,6 +121,7 @@ def _peaked(problem: Problem, labels: Labels, stream: Stream) -> Array:
 
 
 def _wide(problem: Problem, _labels: Labels, stream: Stream) -> Array:
+    """Logits spread evenly beyond exp's overflow and underflow in float32."""
     return WIDE_SPREAD * (2.0 * stream.uniform(problem.rows, problem.num_classes) - 1.0)
 
 
@@ -150,7 +154,7 @@ def _masked(problem: Problem, labels: Labels, stream: Stream) -> Array:
     return rows
 
 
-_FAMILIES: Final[dict[str, Callable[[Problem, Labels, Stream], Array]]] = {
+FAMILIES: Final[dict[str, Callable[[Problem, Labels, Stream], Array]]] = {
     "normal": _normal,
     "peaked": _peaked,
     "uniform": _uniform,
