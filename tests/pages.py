@@ -174,6 +174,5 @@ def objection(invoked: str, *, mentioned: bool = False) -> str:
 
 def options() -> set[str]:
     """Return every option that some verb has."""
-    return {name for verb in (cli, *cli.commands.values()) for option in verb.params for name in option.opts} | {
-        "--help"
-    }
+    params = [option for verb in (cli, *cli.commands.values()) for option in verb.params]
+    return {"--help"} | {name for option in params for name in (*option.opts, *option.secondary_opts)}
