@@ -6,7 +6,7 @@ How a block is marked decides what is done with it (`CONTRIBUTING.md` tells writ
   what stands below it; `…` stands for any text. `exit=1` after `console` is the exit code of the block's last command
   (else 0), and `slow` leaves the block to `-m slow`.
 - a block whose first line is a comment that names a file (`# my_loss.py`) is written to that file first.
-- `python` with `>>>` is a doctest; with `run` it is run; any other one must compile. `toml`, `yaml` and `json` must parse.
+- `python` with `>>>` is a doctest, with `run` it is run; any other one must compile, and `toml`, `yaml`, `json` parse.
 - in every block, and in code within a line, a line that begins with `xentbench` must be one that its parser takes.
 """
 
