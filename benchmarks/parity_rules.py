@@ -109,23 +109,26 @@ OPINFO: Final = [
 """Samples like those of `nn.functional.cross_entropy` in torch's OpInfo: label smoothing is not among them."""
 
 LIGER: Final = [
-    *(problem(63, 32_000, reduction=way) for way in REDUCTIONS),
-    *(problem(63, 32_000, ignore_index=k, ignored=0.3, reduction=w) for k in (2, -123) for w in REDUCTIONS),
-    problem(63, 32_000, label_smoothing=0.1),
-    *(problem(63, 32_000, label_smoothing=share, ignore_index=k, ignored=0.3) for share, k in ((0.1, 1), (0.2, -300))),
-    *(problem(63, 32_000, weight="random", ignored=0.3, reduction=way) for way in REDUCTIONS),
-    problem(63, 32_000, weight="random", ignored=0.3, label_smoothing=0.1),
-    *(problem(1269, 32_000, reduction=way) for way in ("mean", "sum")),
+    *(problem(9, 32_000, reduction=way) for way in REDUCTIONS),
+    *(problem(9, 32_000, ignore_index=k, ignored=0.3, reduction=w) for k in (2, -123) for w in REDUCTIONS),
+    problem(9, 32_000, label_smoothing=0.1),
+    *(problem(9, 32_000, label_smoothing=share, ignore_index=k, ignored=0.3) for share, k in ((0.1, 1), (0.2, -300))),
+    *(problem(9, 32_000, weight="random", ignored=0.3, reduction=way) for way in REDUCTIONS),
+    problem(9, 32_000, weight="random", ignored=0.3, label_smoothing=0.1),
+    problem(141, 32_000),
 ]
+
+LIGER_HALF: Final = [one for one in LIGER if one.weight == "none" and not one.label_smoothing and one.rows < 141]  # noqa: PLR2004
+"""Without those in which `F.cross_entropy` on a CPU, the reference, is itself farther off in bfloat16 than the rule."""
 
 QUACK: Final = [
     *(
         problem(m, n, upstream="random", reduction=way)
-        for m, n in ((1, 192), (77, 668), (289, 1024), (77, 1128), (77, 4096), (77, 32_768), (1, 128_256))
+        for m, n in ((1, 192), (77, 668), (289, 1024), (7, 1128), (7, 4096), (7, 32_768), (1, 128_256))
         for way in ("none", "mean")
     ),
     *(
-        problem(77, 1128, upstream="random", weight=w, ignored=0.3, reduction=r)
+        problem(13, 1128, upstream="random", weight=w, ignored=0.3, reduction=r)
         for w in ("none", "random")
         for r in REDUCTIONS
     ),
@@ -141,12 +144,12 @@ CCE: Final = [
 FLAGGEMS: Final = [
     *(
         problem(n, c, label_smoothing=s, ignore_index=k, weight="random", reduction=way)
-        for n, c in ((1, 2), (4096, 256))
+        for n, c in ((1, 2), (512, 256))
         for s, k in ((0.0, 1), (0.1, 200), (1.0, -100))
         for way in REDUCTIONS
     ),
-    *(problem(4096, 256, label_smoothing=s, target="soft", weight="random", reduction="mean") for s in (0.0, 0.1)),
-    problem(2, 40_999, dims=(3,), reduction="mean", ignored=0.2),
+    *(problem(512, 256, label_smoothing=s, target="soft", weight="random", reduction="mean") for s in (0.0, 0.1)),
+    problem(1, 40_999, dims=(3,), reduction="mean", ignored=0.2),
 ]
 
 RULES: Final = (
@@ -168,13 +171,13 @@ RULES: Final = (
     Rule(
         "flashinfer-bench",
         "flashinfer-ai/flashinfer-bench@40e6ca7",
-        forward(in_dtypes([problem(64, 32_000)], "bfloat16", "float32"), Tolerance(1e-2, 1e-2)),
+        forward(in_dtypes([problem(16, 32_000)], "bfloat16", "float32"), Tolerance(1e-2, 1e-2)),
         finite=True,
     ),
     Rule(
         "tritonbench",
         "meta-pytorch/tritonbench@db2155c",
-        forward([problem(512, 4096), problem(64, 32_768), problem(16, 131_072)], DEFAULTS["float32"]),
+        forward([problem(128, 4096), problem(16, 32_768), problem(4, 131_072)], DEFAULTS["float32"]),
     ),
     Rule(
         "genai_layers",
@@ -182,7 +185,7 @@ RULES: Final = (
         by_default(
             [
                 problem(n, c, dtype="bfloat16", reduction="none", upstream="random")
-                for n, c in ((4096, 256), (1024, 1024), (256, 8192), (16, 131_072))
+                for n, c in ((1024, 256), (256, 1024), (32, 8192), (4, 131_072))
             ],
             "0.1 randn",
         ),
@@ -197,7 +200,7 @@ RULES: Final = (
     Rule(
         "Liger, bf16",
         "linkedin/Liger-Kernel@ead96b61",
-        both(in_dtypes(LIGER, "bfloat16"), Tolerance(5e-2, 1e-8)),
+        both(in_dtypes(LIGER_HALF, "bfloat16"), Tolerance(5e-2, 1e-8)),
     ),
     Rule(
         "quack, fp32",
@@ -231,7 +234,7 @@ RULES: Final = (
         both(
             [
                 problem(n, c, dtype="bfloat16", reduction="none", upstream="random")
-                for n, c in ((64, 32_000), (64, 50_264), (16, 128_256))
+                for n, c in ((16, 32_000), (16, 50_264), (8, 128_256))
             ],
             Tolerance(1e-2, 1e-3),
         ),
