@@ -41,7 +41,7 @@ def test_the_workflow_installs_judges_and_times_in_this_order_by_plain_commands(
 
 
 def test_unchanged_code_is_right_and_what_it_does_not_offer_is_skipped_with_the_reason(plain: Repository):
-    done = plain.run(f"{PARITY} -n 2")
+    done = plain.run(f"{PARITY} -n 2 -rs")
     assert done.returncode == 0, done.stdout
     assert "does not offer weight" in done.stdout
     assert re.search(r"\d+ passed, \d+ skipped", done.stdout)
