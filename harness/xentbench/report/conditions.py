@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xentbench.report.picks import DEFAULT, regimes
 from xentbench.report.text import count_bytes, plain
 
 if TYPE_CHECKING:
@@ -21,12 +22,17 @@ def conditions(view: View) -> list[tuple[str, str]]:
         ("duration", f"{wall:.0f} s" if isinstance(wall, (int, float)) else ""),
         ("sittings", _sittings(view)),
     ]
-    facts = {**view.facts(), **view.machine()}.items()
+    facts = {**view.facts(), "allocator": allocator(view), **view.machine()}.items()
     sized = [
         (key, count_bytes(float(value)) if key.endswith("_bytes") and value.isdigit() else value)
         for key, value in facts
     ]
     return [(key.replace("_", " ").removesuffix(" bytes"), value) for key, value in [*rows, *sized] if value]
+
+
+def allocator(view: View) -> str:
+    """Return which allocators cells were timed with: the record of an environment names one, the first."""
+    return "warm and cold" if DEFAULT in regimes(view) else view.fact("allocator")
 
 
 def _sittings(view: View) -> str:

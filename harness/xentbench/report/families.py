@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NOT_ASKED: Final = "not asked"
 REFUSED: Final = "refused"
+LARGE_ULP: Final = 1000.0
 SHAPE: Final = re.compile(r"\([\d, ]+\)")
 
 
@@ -59,6 +60,21 @@ class Losses:
     def at(self, name: str, dtype: str, family: str) -> Loss:
         """Return what was found there."""
         return self.entries.get((name, dtype, family), Loss())
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether anybody answered anything: a picture of refusals alone would show nothing."""
+        return any(entry.verdict != REFUSED for entry in self.entries.values())
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether an error is large in ulp and within its bound all the same, as where the true loss is next to 0."""
+        return any(entry.verdict == RIGHT and entry.error_ulp > LARGE_ULP for entry in self.entries.values())
+
+    def refusals(self, name: str) -> str:
+        """Return why an implementation refused, each reason once."""
+        mine = [entry for (who, *_), entry in self.entries.items() if who == name and entry.verdict == REFUSED]
+        return "; ".join(dict.fromkeys(entry.reason or "no reason given" for entry in mine))
 
     def asked(self, dtype: str) -> tuple[str, ...]:
         """Return the families that were asked in a dtype."""

@@ -21,6 +21,7 @@ from xentbench.report.measures import LATENCY, MEMORY, SPEEDUP, Measure
 from xentbench.report.panels import curves, dots, loose, sweeps
 from xentbench.report.pareto import pareto, rivals
 from xentbench.report.picks import cold
+from xentbench.report.regimes import has_faults
 from xentbench.report.spans import intervals
 from xentbench.report.style import settings
 from xentbench.report.training import training
@@ -85,9 +86,10 @@ def _across_phases(view: View) -> dict[str, Figure]:
     told, drawings = _conditions(view), {}
     if view.cells["cold_ratio"].notna().any() and sweeps(view.problems):
         chilled = replace(view, cells=cold(view.cells))
-        subtitle = f"{told}  ·  default allocator, page faults included  ·  bars are confidence intervals"
+        faults = ", page faults included" if has_faults(view) else ""
+        subtitle = f"{told}  ·  default allocator{faults}  ·  bars are confidence intervals"
         drawings[f"allocator-{view.headline}"] = curves(chilled, SPEEDUP, view.headline, subtitle)
-    if (found := losses(view)).entries:
+    if (found := losses(view)).is_answered:
         drawings["accuracy"] = errormap(view, found)
     if rivals(view):
         drawings["pareto"] = pareto(view, f"{told}  ·  bars are confidence intervals  ·  larger marks need more memory")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from xentbench.report.view import View
 
 SIZE: Final = (12.8, 7.2)
-"""Inches; 16:9."""
+"""Inches, the most; 16:9."""
+ROW, AROUND = 0.62, 2.1
+"""Inches of a row at most, and of all that stands around the rows: a few rows make a low picture, no huge bars."""
 MAX_PROBLEMS: Final = 10
 """Columns that stay legible on a slide; of more problems, an even choice by size is shown, and said to be one."""
 MAX_ROWS: Final = 32
@@ -46,7 +48,8 @@ def summary(view: View, subtitle: str) -> Figure:
         else "",
     ]
     title = f"Speed-up over F.cross_entropy, {view.headline}" if view.headline else "Parity with F.cross_entropy"
-    figure = sheet(view, SIZE, title, "  ·  ".join(filter(None, [subtitle, *left_out])))
+    size_in = (SIZE[0], min(SIZE[1], ROW * len(stands) + AROUND))
+    figure = sheet(view, size_in, title, "  ·  ".join(filter(None, [subtitle, *left_out])))
     axes = figure.subplots()
     size = float(np.clip(150 / max(len(stands), 1), 5.0, 11.0)) * min(1.0, 8 / max(len(problems), 1)) ** 0.5
     for row, stand in enumerate(stands):

@@ -213,7 +213,20 @@ function copy(button) {
   else selected();
 }
 
+// A table that is wider than its frame says so: what is hidden to the right looks like nothing at all.
+function hintSideways(frame) {
+  const hint = element("p", { className: "soft sideways", hidden: true }, "Scroll the table sideways for more columns →");
+  frame.before(hint);
+  const measure = () => (hint.hidden = frame.scrollWidth <= frame.clientWidth + 1);
+  const watch = new ResizeObserver(measure);
+  watch.observe(frame);
+  watch.observe(frame.querySelector("table"));
+  // What is not laid out until it comes near has no width before.
+  frame.addEventListener("contentvisibilityautostatechange", measure);
+}
+
 document.querySelectorAll("table.sortable").forEach(makeSortable);
+document.querySelectorAll(".scroll").forEach(hintSideways);
 document.querySelectorAll(".filter").forEach(makeFilter);
 const picker = document.getElementById("picker");
 if (picker) makePicker(picker, JSON.parse(document.getElementById("data").textContent));

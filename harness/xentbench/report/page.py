@@ -22,9 +22,10 @@ from xentbench.report.errormap import letters
 from xentbench.report.evidence import clock_trial
 from xentbench.report.families import losses
 from xentbench.report.figures import encode, figures
+from xentbench.report.heatmap import MAX_PROBLEMS
 from xentbench.report.inlining import inlined
 from xentbench.report.picks import first, narrowed, regimes
-from xentbench.report.regimes import beside, reversals
+from xentbench.report.regimes import beside, has_faults, is_settled, reversals
 from xentbench.report.standing import DECLARED, standings, who_is_fastest, who_is_right
 from xentbench.report.style import foot
 from xentbench.report.tables import broken_cells, failures
@@ -98,6 +99,8 @@ def _overview(view: View) -> dict[str, Any]:
         "fastest": who_is_fastest(narrowed(view, pick)),
         "lines": picker.lines(view, stands),
         "picked": pick,
+        "most_drawn": MAX_PROBLEMS,
+        "by_cpu": bool((view.cells["clock"] == "cpu").any()),
         "regime_names": regimes(view),
         "data": _json(picker.data(view, stands)),
         "marks": marks.classes(view),
@@ -130,6 +133,8 @@ def _details(view: View) -> dict[str, Any]:
         "advice": advice(view),
         "regimes": [row for row in beside(view) if row.phase == view.headline],
         "reversals": reversals(view),
+        "settled": is_settled(view),
+        "faulted": has_faults(view),
         "tried": clock_trial(view),
     }
 

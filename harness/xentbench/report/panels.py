@@ -205,9 +205,9 @@ def loose(problems: pd.DataFrame) -> pd.DataFrame:
 
 
 def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
-    """Return the measure by problem, from few logits to many: for problems that lie on no common curve."""
+    """Return the measure by problem, in plan order as everywhere: for problems that lie on no common curve."""
     cells, styles = view.phase(phase), looks(view)
-    problems = loose(view.problems).sort_values("elements", kind="stable")
+    problems = loose(view.problems)
     size = (max(1.55 * len(problems) + 3.2, MIN_WIDTH), max(5.2, 0.2 * len(styles) + 2.2))
     figure = sheet(view, size, f"{measure.title}, {phase}", subtitle)
     axes = figure.subplots()
@@ -228,7 +228,7 @@ def dots(view: View, measure: Measure, phase: str, subtitle: str) -> Figure:
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(problems) - 0.5)
     axes.set_ylabel(measure.axis)
-    axes.set_xlabel("problem, from few logits to many")
+    axes.set_xlabel("problem")
     log_axis(axes, measure, axis="y")
     _leave_deep_floor_out(axes, measure, cells)
     if measure.within:  # now that the axis stands: a part may be next to nothing, and shall not stretch it

@@ -8,6 +8,7 @@ import pandas as pd
 
 from xentbench.report import digest
 from xentbench.report.accuracy import accuracy
+from xentbench.report.conditions import allocator
 from xentbench.report.screen import terminal
 from xentbench.report.standing import Standing, standings
 from xentbench.report.text import code_block, code_span, csv_cell, digits, percent, seconds, times
@@ -129,6 +130,7 @@ def _markdown_failures(view: View) -> str:
 
 def _markdown_conditions(view: View) -> str:
     facts = [f"- Run: {code_span(view.id)}"]
-    facts += [f"- {title}: {code_span(view.fact(key))}" for key, title in FACTS if view.fact(key)]
+    known = {key: allocator(view) if key == "allocator" else view.fact(key) for key, _ in FACTS}
+    facts += [f"- {title}: {code_span(known[key])}" for key, title in FACTS if known[key]]
     facts += [f"- Warning: {code_span(line)}" for line in view.lines("warnings")]
     return "## Conditions\n\n" + "\n".join(facts)
