@@ -13,7 +13,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 from synthetic_run import make_full_run, make_run
 
 from xentbench.report import page
@@ -252,6 +252,19 @@ def test_the_first_table_fits_a_window_of_1280_pixels(opened: webdriver.Chrome) 
     script = "const box = document.querySelector('#answer-table').parentNode; return [box.scrollWidth, box.clientWidth]"
     inner, room = opened.execute_script(script)
     assert inner <= room
+
+
+def test_a_table_that_is_wider_than_its_frame_says_so(opened: webdriver.Chrome) -> None:
+    script = """return Object.fromEntries(['answer-table', 'cell-table'].map((name) => {
+        const frame = document.getElementById(name).parentNode; frame.scrollIntoView();
+        return [name, frame.previousElementSibling.classList.contains('sideways')
+            && !frame.previousElementSibling.hidden]; }))"""
+    resize(opened, 1280)
+    WebDriverWait(opened, 10).until(
+        lambda page: page.execute_script(script) == {"answer-table": False, "cell-table": True}
+    )
+    resize(opened, 400)
+    WebDriverWait(opened, 10).until(lambda page: page.execute_script(script)["answer-table"])
 
 
 def test_names_stay_in_place_with_their_rules_when_a_table_scrolls(opened: webdriver.Chrome) -> None:

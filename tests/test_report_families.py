@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from synthetic_run import FAMILIES, ULPS, SyntheticRun, make_full_run, make_run
 
+from xentbench.report import page
 from xentbench.report.errormap import letters
 from xentbench.report.families import Loss, losses
+from xentbench.report.figures import figures
 from xentbench.report.view import View
 
 
@@ -36,6 +38,26 @@ def test_what_was_refused_without_a_verdict_is_refused_and_not_left_blank() -> N
     asked = replace(run, verdicts=run.verdicts[run.verdicts["status"] != "unsupported"])
     entry = losses(View.of(asked)).at("bce-with-logits", "float32", "digits")
     assert (entry.verdict, entry.reason) == ("refused", "two classes only, got C=10")
+
+
+def test_the_page_says_why_somebody_refused_and_leaves_a_picture_of_refusals_alone_out() -> None:
+    run = make_full_run()
+    html = page.render(run)
+    assert "why refused" in html
+    asked = run.accuracies[run.accuracies["status"] == "unsupported"].assign(reason="does not offer reduction=none")
+    alone = replace(run, accuracies=asked)
+    html = page.render(alone)
+    assert "nothing was answered" in html
+    assert "does not offer reduction=none" in html
+    assert 'id="family-table"' not in html
+    assert "accuracy" not in figures(alone)
+
+
+def test_an_error_that_is_large_in_ulp_and_right_is_explained() -> None:
+    found = losses(View.of(make_full_run()))
+    entries = {("a", "float32", "peaked"): Loss("right", "B", 440000.0, 0.3)}
+    assert replace(found, entries=entries).is_cancelling
+    assert not replace(found, entries={("a", "float32", "peaked"): Loss("wrong", "FAIL", 440000.0, 9.0)}).is_cancelling
 
 
 def test_a_run_of_nothing_has_no_entries() -> None:

@@ -77,6 +77,14 @@ def test_the_summary_shows_a_word_where_there_is_no_speedup() -> None:
     assert figure.get_size_inches() @ [9, -16] == pytest.approx(0)
 
 
+def test_the_summary_of_a_few_rows_is_low() -> None:
+    run = make_run()
+    few = replace(run, cells=run.cells[run.cells["implementation"] == "from-scratch"], info={})
+    few = replace(few, verdicts=few.verdicts[few.verdicts["implementation"] == "from-scratch"])
+    wide, high = figures.summary(few).get_size_inches()
+    assert (wide, high) == (pytest.approx(12.8), pytest.approx(2.72))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "shown"), [(0.2, 3.0, 1.0), (0.4, 0.5, 0.5), (2.0, 8.0, 2.0), (np.nan, np.nan, 1.0)]
 )

@@ -171,6 +171,19 @@ def test_of_many_sizes_six_are_shown_at_first_and_the_page_says_so() -> None:
     assert source.partition("<fieldset>")[2].partition("</fieldset>")[0].count(" checked") == 6
 
 
+def test_of_one_size_there_is_nothing_to_pick_and_the_clock_of_long_calls_is_told() -> None:
+    run = make_run("smoke")
+    key = run.cells["problem"].iloc[0]
+    cells, verdicts = (frame[frame["problem"] == key] for frame in (run.cells, run.verdicts))
+    html = page.render(replace(run, cells=cells.assign(clock="cpu"), verdicts=verdicts))
+    assert "data-sizes=" not in html
+    assert "all 1 problems" not in html
+    assert "latencies are wall time" in html
+    html = page.render(replace(run, cells=run.cells.assign(clock="wall")))
+    assert 'data-sizes="all"' in html
+    assert "latencies are wall time" not in html
+
+
 def test_a_run_of_several_sittings_tells_of_them() -> None:
     for sittings, told in (([{"seed": 7}], False), ([{"seed": 7}, {"seed": None}, "junk"], True)):
         shown = page.render(SyntheticRun(Path(), "none", {"sittings": sittings}))

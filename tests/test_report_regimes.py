@@ -6,15 +6,19 @@ import pandas as pd
 from synthetic_run import SyntheticRun, make_run
 
 from xentbench.report import page
-from xentbench.report.regimes import beside, reversals
+from xentbench.report.conditions import allocator, conditions
+from xentbench.report.regimes import beside, is_settled, reversals
 from xentbench.report.view import View
 
 
-def run(*rows: tuple[str, float, float | None], cold_reason: str = "") -> SyntheticRun:
+def run(
+    *rows: tuple[str, float, float | None], cold_reason: str = "", reason: str = "", faults: float = 984.0
+) -> SyntheticRun:
     """Return a run of one problem and phase, with each implementation's ratio warm and cold, two per cent wide."""
     whole = make_run("smoke")
-    first = {**whole.cells.iloc[0], "status": "passed", "reason": "", "cold_reason": cold_reason}
+    first = {**whole.cells.iloc[0], "status": "passed", "reason": reason, "cold_reason": cold_reason}
     cells = pd.DataFrame([{**first, "implementation": name, **_ratios(*r)} for name, *r in rows])
+    cells.loc[cells.get("cold_ratio", cells["ratio"]).notna(), "cold_minor_faults"] = faults
     records = [{"name": name, "status": "passed"} for name, *_ in rows]
     verdicts = whole.verdicts.iloc[:0]
     return replace(whole, cells=cells, verdicts=verdicts, info={**whole.info, "implementations": records})
@@ -24,7 +28,7 @@ def _ratios(warm: float, cold: float | None) -> dict[str, float | None]:
     told = {"ratio": warm, "ratio_low": warm * 0.99, "ratio_high": warm * 1.01}
     if cold is None:
         return told
-    return {**told, "cold_ratio": cold, "cold_low": cold * 0.99, "cold_high": cold * 1.01, "cold_minor_faults": 984.0}
+    return {**told, "cold_ratio": cold, "cold_low": cold * 0.99, "cold_high": cold * 1.01}
 
 
 def test_a_pair_that_changes_places_is_told_and_no_other() -> None:
@@ -62,3 +66,28 @@ def test_the_page_shows_both_regimes_and_what_changes_places() -> None:
     assert "2.00x" in html
     assert ">984</td>" in html
     assert "No two implementations change places" in page.render(run(("steady", 1.25, 1.3)))
+
+
+def test_what_could_not_be_told_is_not_said_to_keep_its_place() -> None:
+    for close in (run(("a", 1.5, 0.995)), run(("a", 1.5, 1.4), cold_reason="half-width: ±9.0%", faults=0.0)):
+        told = is_settled(View.of(close))
+        html = page.render(close)
+        assert ("No two implementations change places" in html) == told
+        assert ("None is shown to change places" in html) != told
+    assert not is_settled(View.of(run(("a", 1.5, 0.995))))
+
+
+def test_both_reasons_are_given_and_faults_only_where_there_were_some() -> None:
+    rows = ("a", 2.0, 3.0), ("b", 3.0, 2.0)
+    quiet = run(*rows, reason="half-width: ±2.0%", cold_reason="half-width: ±9.0%", faults=0.0)
+    html = page.render(quiet)
+    assert "heap kept: half-width: ±2.0%; default: half-width: ±9.0%" in html
+    assert "were not seen to fault" in html
+    assert "page faults included" not in reversals(View.of(quiet))[0]
+    assert reversals(View.of(run(*rows)))[0].endswith("page faults included")
+
+
+def test_the_conditions_name_both_allocators_where_both_were_timed() -> None:
+    for told in (allocator, lambda view: dict(conditions(view))["allocator"]):
+        assert told(View.of(run(("a", 1.5, 1.4)))) == "warm and cold"
+        assert told(View.of(run(("a", 1.5, None)))) == "glibc, mmap threshold 1 GiB"

@@ -56,7 +56,7 @@ def memory(run: RunLike | View, phase: str = Phase.FORWARD_BACKWARD) -> Figure:
 
 
 def summary(run: RunLike | View) -> Figure:
-    """Return one 16:9 picture of all implementations and problems in the headline phase."""
+    """Return one picture of all in the headline phase: implementations by problems, 16:9, lower where rows are few."""
     view = View.of(run)
     with settings():
         return heatmap.summary(view, _conditions(view))

@@ -1,4 +1,4 @@
-"""The summary: one picture, 16:9, fit to paste into a pull request or onto a slide."""
+"""The summary: one picture, 16:9 or lower, fit to paste into a pull request or onto a slide."""
 
 from __future__ import annotations
 
