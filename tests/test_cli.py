@@ -223,6 +223,15 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     return folder, xentbench("bench", "--plugin", str(file), *chosen, *sizes, *budget, "--no-train", "--seed", "7")
 
 
+def test_a_run_that_had_no_time_to_time_anything_says_so_and_exits_with_3(tmp_path: Path):
+    arguments = ("f-cross-entropy", "--problem", "N=8,C=10", "--budget", "5s", "--results", str(tmp_path))
+    seen = xentbench("bench", *arguments)
+    told = " ".join(seen.stdout.split())
+    assert "4 cells skipped: the budget of 5 s was spent before its turn: raise --budget (4)" in told
+    assert seen.returncode == 3
+    assert seen.stderr.splitlines()[-1].startswith("xentbench: nothing was timed: the budget of 5 s was spent")
+
+
 def test_a_run_has_a_cell_for_every_implementation_problem_and_phase(small_run):
     folder, seen = small_run
     told = json.loads((folder / "out.json").read_text())

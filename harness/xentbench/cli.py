@@ -23,7 +23,7 @@ OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 @click.group(
     cls=configuration.Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for.",
+    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for,\na comparison that stays inconclusive, or a bench that timed nothing.",
 )
 @click.version_option(package_name="xentbench")
 def cli() -> None:
@@ -171,7 +171,9 @@ def bench(  # click hands over options by name; `how` holds those that only say 
     options.write_json(how["json_file"], running.record(run))
     if how["markdown_file"]:
         options.write_text(how["markdown_file"], report.compact(run))
-    return WRONG if running.is_wrong(run) else OK
+    if running.is_wrong(run):
+        return WRONG
+    return _complain(untimed, NOT_HERE) if (untimed := running.untimed(run)) else OK
 
 
 @cli.command()

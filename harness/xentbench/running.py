@@ -95,6 +95,17 @@ def is_wrong(run: Run) -> bool:
     return any(Status(status).is_wrong for status in statuses)
 
 
+def untimed(run: Run) -> str:
+    """Return, in one sentence, that nothing was timed although something could have been; '' where it is not so."""
+    cells = run.cells
+    right = cells["status"] == Status.PASSED
+    late = (cells["status"] == Status.SKIPPED) & cells["reason"].fillna("").str.startswith(sweep.SPENT)
+    if cells.loc[right, "ratio"].notna().any() or not (right | late).any():
+        return ""
+    reason = cells.loc[right | late, "reason"].fillna("").mode().iloc[0]
+    return f"nothing was timed: {reason or 'no reason was told'}{'' if '--budget' in reason else ': raise --budget'}"
+
+
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
     """Compare two runs where both names are runs, else two implementations, each of any revision.
 

@@ -27,6 +27,7 @@ from xentbench.spec.problem import (
     problem_axes,
     read_axis,
 )
+from xentbench.spec.words import counted
 
 __all__ = [
     "CROSS_ENTROPY",
@@ -53,6 +54,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "WorkContract",
+    "counted",
     "first_line",
     "implementation",
     "inert",
