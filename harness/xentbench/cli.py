@@ -23,7 +23,8 @@ OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 @click.group(
     cls=configuration.Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for,\na comparison that stays inconclusive, or a bench that timed nothing.",
+    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for, "
+    "a comparison that stays inconclusive, or a bench that timed nothing.",
 )
 @click.version_option(package_name="xentbench")
 def cli() -> None:
@@ -124,7 +125,11 @@ def parity(
     help="Input hot in the caches, or a pool of inputs larger than the last of them.",
 )
 @click.option("--flush-denormal", is_flag=True, help="Let numbers below the normal range count as zero.")
-@click.option("--train/--no-train", default=None, help="Train small models with each loss. [default: not with --quick]")
+@click.option(
+    "--train/--no-train",
+    default=None,
+    help="Train small models with each loss. [default: with a budget of 5m or more, not with --quick]",
+)
 @click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
 @click.option("--run", help="Name of the run; one of this name goes on, where the same is asked. [default: a new one]")
 @click.option(

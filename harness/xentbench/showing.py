@@ -11,7 +11,7 @@ from rich.table import Table
 
 from xentbench import environment
 from xentbench.console import errors, printable
-from xentbench.spec import Outcome
+from xentbench.spec import Outcome, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ def _remarks(out: Console, entry: Checked) -> None:
         out.print(f"{name}: {printable(', '.join(entry.labels))}", style="dim", soft_wrap=True)
     if not entry.refused:
         return
-    out.print(f"{name} refused {len(entry.refused)} problems:", style="dim", soft_wrap=True)
+    out.print(f"{name} refused {counted(len(entry.refused), 'problem')}:", style="dim", soft_wrap=True)
     reasons = Counter(reason.partition("=")[0].partition(": ")[0] for reason in entry.refused.values())
     told = [f"{option}: {reason}" for option, reason in entry.not_offered.items()]
     told = told or [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
@@ -129,7 +129,7 @@ def _failures(out: Console, entry: Checked) -> None:
         return
     name, count = printable(entry.entry.name), len(entry.failures)
     pattern = f"; {printable(entry.pattern)}" if entry.pattern else ""
-    out.print(f"\n[bold]{name}[/bold]: {count} failures{pattern}", soft_wrap=True)
+    out.print(f"\n[bold]{name}[/bold]: {counted(count, 'failure')}{pattern}", soft_wrap=True)
     for failure in entry.failures[:_SHOWN_FAILURES]:
         _failure(out, failure)
     if count > _SHOWN_FAILURES:
@@ -149,8 +149,9 @@ def plan(made: Plan) -> None:
     """Print cells, bytes and estimated time before the work starts."""
     minutes = made.estimate_s(environment.usable_cores()) / 60
     errors().print(
-        f"{made.cells} cells: {len(made.implementations)} implementations x {len(made.problems)} problems x "
-        f"{len(made.phases)} phases; at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
+        f"{counted(made.cells, 'cell')}: {counted(len(made.implementations), 'implementation')} x "
+        f"{counted(len(made.problems), 'problem')} x {counted(len(made.phases), 'phase')}; "
+        f"at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
         f"about {minutes:.1f} min (budget {made.preset.budget_s / 60:.1f})",
         soft_wrap=True,
     )
