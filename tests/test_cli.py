@@ -329,6 +329,23 @@ def test_two_implementations_duel_directly(tmp_path: Path):
     assert entry["ratio"] > 1.2
 
 
+def test_who_is_not_right_is_told_below_the_table_and_a_run_that_is_not_there_by_name(tmp_path: Path, small_run):
+    file = plugin(tmp_path, ONE_GOOD + "@implementation('bad')\ndef bad(input, target):\n    return input.sum()\n")
+    sizes = ["--problem", "N=8,C=10", "--phase", "forward", "--workers", "1"]
+    first = xentbench("compare", f"{file}:bad", f"{file}:good", *sizes)
+    assert first.returncode == 3
+    assert "there is nothing to compare with" in first.stdout
+    assert "FIRST is not right here: bad: wrong-value" in first.stdout
+    second = xentbench("compare", f"{file}:good", f"{file}:bad", *sizes)
+    assert second.returncode == 1
+    assert "SECOND is wrong: bad: wrong-value" in second.stdout
+    folder, _ = small_run
+    absent = xentbench("compare", "latest", "nope", "--results", str(folder / "runs"))
+    assert absent.returncode == 2
+    assert "run 'nope' was not found" in absent.stderr
+    assert "known: " in absent.stderr
+
+
 def test_two_revisions_duel_each_with_its_own_modules(tmp_path: Path):
     settings = ("-c", "user.name=n", "-c", "user.email=n@example.org")
     (tmp_path / "entrant").mkdir()

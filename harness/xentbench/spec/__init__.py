@@ -16,7 +16,7 @@ from xentbench.spec.implementation import (
     implementation,
 )
 from xentbench.spec.inert import inert
-from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Status, Verdict
+from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Side, Status, Verdict
 from xentbench.spec.problem import (
     DEFAULT_IGNORE_INDEX,
     DTYPE_BYTES,
@@ -49,6 +49,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Problem",
+    "Side",
     "Source",
     "Status",
     "UsageError",
