@@ -50,6 +50,7 @@ BAD = {
     "no such option": (["bench", "--quikc"], "--quikc"),
     "unknown implementation": (["bench", "naiv", "--results", "{tmp}/r"], "did you mean 'naive'"),
     "unknown implementation by name": (["parity", "naiv"], "did you mean 'naive'"),
+    "a file without a name": (["parity", "{tmp}/raises.py"], "raises.py:NAME, with the name of the function in it"),
     "unknown grid": (["bench", "--grid", "defualt"], "did you mean 'default'"),
     "unknown panel": (["parity", "--grid", "fll"], "did you mean 'full'"),
     "a panel is not timed": (["bench", "--grid", "full"], "grid 'full' is unknown"),

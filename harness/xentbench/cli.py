@@ -107,7 +107,11 @@ def parity(
 @click.option("--quick", "preset", flag_value="quick", help="Smoke grid, one worker each, at most 2.5 minutes.")
 @click.option("--full", "preset", flag_value="full", help="Five workers each, at most an hour.")
 @click.option("--phase", "phase_names", multiple=True, help="Phase to time; repeatable. [default: all four]")
-@click.option("--budget", help="Wall time of the whole run, e.g. 5m. [default: 7m; quick 2.5m; full 1h]")
+@click.option(
+    "--budget",
+    callback=options.duration,
+    help="Wall time of the whole run, e.g. 5m; a bare number is seconds. [default: 7m; quick 2.5m; full 1h]",
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure each implementation.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option(

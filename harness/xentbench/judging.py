@@ -145,7 +145,7 @@ def read(
         logits_file=asked["logits_file"],
         grid=grid,
         seed=was.seed if was else options.fresh_seed(how["seed"]),
-        required=offers.demanded(_split(how["required"]), problems, "--require-option"),
+        required=offers.demanded(_split(how["required"]), problems, options.as_written("required", "--require-option")),
         baseline=was,
         baseline_file=_replaceable(how, "write_baseline"),
         found_file=_replaceable(how, "found"),
