@@ -50,6 +50,7 @@ BAD = {
     "no such option": (["bench", "--quikc"], "--quikc"),
     "unknown implementation": (["bench", "naiv", "--results", "{tmp}/r"], "did you mean 'naive'"),
     "unknown implementation by name": (["parity", "naiv"], "did you mean 'naive'"),
+    "a file without a name": (["parity", "{tmp}/raises.py"], "raises.py:NAME, with the name of the function in it"),
     "unknown grid": (["bench", "--grid", "defualt"], "did you mean 'default'"),
     "unknown panel": (["parity", "--grid", "fll"], "did you mean 'full'"),
     "a panel is not timed": (["bench", "--grid", "full"], "grid 'full' is unknown"),
@@ -223,6 +224,15 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     return folder, xentbench("bench", "--plugin", str(file), *chosen, *sizes, *budget, "--no-train", "--seed", "7")
 
 
+def test_a_run_that_had_no_time_to_time_anything_says_so_and_exits_with_3(tmp_path: Path):
+    arguments = ("f-cross-entropy", "--problem", "N=8,C=10", "--budget", "5s", "--results", str(tmp_path))
+    seen = xentbench("bench", *arguments)
+    told = " ".join(seen.stdout.split())
+    assert "4 cells skipped: the budget of 5 s was spent before its turn: raise --budget (4)" in told
+    assert seen.returncode == 3
+    assert seen.stderr.splitlines()[-1].startswith("xentbench: nothing was timed: the budget of 5 s was spent")
+
+
 def test_a_run_has_a_cell_for_every_implementation_problem_and_phase(small_run):
     folder, seen = small_run
     told = json.loads((folder / "out.json").read_text())
@@ -318,6 +328,23 @@ def test_two_implementations_duel_directly(tmp_path: Path):
     assert entry["outcome"] in ("worse", "inconclusive"), seen.stderr
     assert seen.returncode == (1 if entry["outcome"] == "worse" else 3)
     assert entry["ratio"] > 1.2
+
+
+def test_who_is_not_right_is_told_below_the_table_and_a_run_that_is_not_there_by_name(tmp_path: Path, small_run):
+    file = plugin(tmp_path, ONE_GOOD + "@implementation('bad')\ndef bad(input, target):\n    return input.sum()\n")
+    sizes = ["--problem", "N=8,C=10", "--phase", "forward", "--workers", "1"]
+    first = xentbench("compare", f"{file}:bad", f"{file}:good", *sizes)
+    assert first.returncode == 3
+    assert "there is nothing to compare with" in first.stdout
+    assert "FIRST is not right here: bad: wrong-value" in first.stdout
+    second = xentbench("compare", f"{file}:good", f"{file}:bad", *sizes)
+    assert second.returncode == 1
+    assert "SECOND is wrong: bad: wrong-value" in second.stdout
+    folder, _ = small_run
+    absent = xentbench("compare", "latest", "nope", "--results", str(folder / "runs"))
+    assert absent.returncode == 2
+    assert "run 'nope' was not found" in absent.stderr
+    assert "known: " in absent.stderr
 
 
 def test_two_revisions_duel_each_with_its_own_modules(tmp_path: Path):

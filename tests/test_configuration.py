@@ -38,6 +38,34 @@ def test_an_option_may_be_set_for_all_verbs_and_for_one():
     assert "workers" not in asked("report")
 
 
+def test_a_budget_may_be_a_number_of_seconds_as_on_the_command_line():
+    sets("budget = 30")
+    assert asked("bench")["budget"] == asked("bench", "--budget", "30")["budget"] == "30"
+    with pytest.raises(UsageError, match="--budget expected a duration"):
+        asked("bench", "--budget", "30 sec")
+
+
+def test_a_key_that_is_nearly_right_is_answered_without_the_long_list():
+    sets("budgte = '5m'")
+    with pytest.raises(UsageError) as near:
+        asked("bench")
+    assert str(near.value).endswith("xentbench.budgte is unknown: did you mean 'budget'?")
+    sets("zzzzzz = 1")
+    with pytest.raises(UsageError, match="is unknown: expected one of: .*workers"):
+        asked("bench")
+
+
+def test_an_option_that_the_file_sets_is_named_with_the_file():
+    sets('require-option = ["weight"]')
+    parent = click.Context(cli, info_name="xentbench")
+    for typed, name in (
+        ([], "--require-option (set in pyproject.toml)"),
+        (["--require-option", "k-dim"], "--require-option"),
+    ):
+        with cli.commands["parity"].make_context("parity", typed, parent=parent):
+            assert options.as_written("required", "--require-option") == name
+
+
 def test_what_is_typed_goes_before_what_is_set():
     sets('workers = 4\nphase = ["forward", "backward"]\nflush-denormal = true')
     typed = asked("bench", "--workers", "2", "--phase", "forward+backward")
@@ -95,7 +123,11 @@ BAD = {
     "true is no number": ("workers = true", "expected a whole number, got True"),
     "out of range": ("workers = 0", r"workers expected what --workers takes \(0 is not in the range.*\), got 0"),
     "a choice": ("allocator = 'hot'", "allocator expected what --allocator takes .*'warm'.*, got 'hot'"),
-    "no text": ("budget = 300", "xentbench.budget expected text, got 300"),
+    "no text": ("[tool.xentbench.compare]\ninconclusive = 3", "inconclusive expected text, got 3"),
+    "no duration": ("budget = '30 sec'", "xentbench.budget: --budget expected a duration .*, got '30 sec'"),
+    "no time at all": ("budget = 0", "xentbench.budget: --budget expected a duration .*, got '0'"),
+    "no share": ("margin = '5'", "xentbench.margin: --margin expected a share of the time such as 5%, got '5'"),
+    "true is no duration": ("budget = true", "xentbench.budget expected text, got True"),
     "a list of one": ("budget = ['5m']", "xentbench.budget expected text, got"),
     "no flag": ("flush-denormal = 'yes'", "flush-denormal expected true or false, got 'yes'"),
     "a list of other things": ("phase = ['forward', true]", "xentbench.phase expected text or a list of it"),

@@ -24,7 +24,9 @@ def test_a_pipe_gets_a_line_now_and_then_and_not_one_a_step():
         for step in range(100):
             now[0] += 0.5
             watch.step(f"cell {step}")
+        watch.stage("training", 1)
     lines = out.getvalue().splitlines()
+    assert lines.pop() == "training: 1 step"
     assert lines[0] == "timing: 100 steps"
     assert 4 <= len(lines) <= 8
     assert lines[1] == "timing 1/100: cell 0"

@@ -50,6 +50,7 @@ def test_a_baseline_brings_panel_seed_and_implementations_and_the_same_again_pas
     assert [entry.entry.name for entry in told.checked] == [NAME]
     assert (told.seed, len(told.posed.problems), told.is_wrong) == (7, len(panel.panel("quick")), False)
     assert failing(told) == []
+    assert told.notes == ("baseline held: 1 implementation",)
     assert any(change.implementation == "naive" for change in told.changes)
     assert not any(change.implementation.startswith("compiled") for change in told.changes)
 
@@ -62,6 +63,7 @@ def test_what_became_worse_and_what_is_gone_fails_and_the_command_line_says_so(w
     assert seen.returncode == 1, seen.stderr
     assert f"fails {NAME} in float64: there were" in seen.stdout
     assert "gone is in the baseline and is found no more" in seen.stdout
+    assert "baseline held" not in seen.stdout
     record = json.loads((tmp_path / "out.json").read_text())
     assert {change["implementation"] for change in record["changes"] if change["fails"]} == {NAME, "gone"}
     assert record["implementations"][NAME]["dtypes"]["float64"]["grade"] in ("A", "B", "B-")

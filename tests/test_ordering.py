@@ -92,6 +92,13 @@ def test_training_is_on_but_for_quick_runs_and_may_be_asked_for_or_left_out():
     assert not placed(10, train=False).plan.trains
 
 
+def test_a_run_of_less_than_five_minutes_trains_only_where_it_is_told_to():
+    assert not placed(10, budget="299s").plan.trains
+    assert placed(10, budget="5m").plan.trains
+    assert placed(10, budget="100s", train=True).plan.trains
+    assert not placed(10, preset="full", budget="2m").plan.trains
+
+
 def test_a_run_goes_on_training_as_it_was_begun_and_not_otherwise():
     placed(10, run="it", train=False)
     assert not placed(resume="it").plan.trains

@@ -38,3 +38,8 @@ def test_what_is_told_is_true_of_every_failure(failed):
     if "such)" in sentence:
         counts = sentence.rpartition("(")[2].split(" of ")
         assert int(counts[0]) == len(failed) <= int(counts[1].partition(" ")[0])
+
+
+def test_one_problem_fails_and_two_fail():
+    assert pattern.common([Problem()], [Problem(batch_size=2)]).startswith("1 of 2 problems fails, all of them")
+    assert pattern.common([Problem()], []) == "1 of 1 problem fails"

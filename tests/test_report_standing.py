@@ -54,6 +54,29 @@ def test_nobody_is_called_fastest_where_nobody_is_shown_to_be_faster() -> None:
     assert "Fastest" not in sentence
 
 
+def test_where_all_are_shown_to_be_slower_the_answer_says_so_and_names_the_nearest() -> None:
+    run = make_run()
+    twin = run.cells["implementation"] == "f-cross-entropy"
+    ratios = run.cells["ratio"].where(twin, 1.25)
+    cells = run.cells.assign(ratio=ratios, ratio_low=ratios * 0.98, ratio_high=ratios * 1.02, verdict="slower")
+    cells.loc[twin, "verdict"] = "same"
+    cells.loc[cells["implementation"] == "naive", ["ratio", "ratio_low", "ratio_high"]] = [1.2, 1.18, 1.25]
+    right = cells.assign(status="passed", reason="")
+    sentence = told(replace(run, cells=right))
+    assert "Every other is slower, forward+backward at text (128, 8192): the nearest is naive, 0.83x [0.80, 0.85]" in (
+        sentence
+    )
+    assert "None is shown" not in sentence
+    assert "None is shown" in told(replace(run, cells=right.assign(verdict="inconclusive")))
+
+
+def test_where_nothing_was_judged_nobody_is_called_wrong() -> None:
+    run = make_run()
+    cells = run.cells.assign(status="skipped", verdict="", ratio=None, reason="the budget was spent")
+    sentence = told(replace(run, cells=cells, verdicts=run.verdicts.iloc[:0]))
+    assert sentence.startswith("Of 13 implementations none was judged on all 6 problems; not tested")
+
+
 def test_parity_without_timing_still_has_entries() -> None:
     run = replace(make_run(), cells=pd.DataFrame())
     entries = stand(run, "naive").entries

@@ -4,7 +4,7 @@ import pytest
 
 from xentbench import showing
 from xentbench.compare import Difference
-from xentbench.spec import Outcome
+from xentbench.spec import Outcome, Side
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,48 @@ def test_a_comparison_in_markdown_holds_strangers_words_as_code_and_says_what_th
     assert "| `N=8` | `forward` | 1.100 [1.060, 1.150] | **worse** | ``<b>¦`x` [y](z) # head`` |" in told
     assert "the whole interval lies beyond +5 %" in told
     assert "interval" not in showing.differences_markdown([evil], "a", "b", None)
+
+
+def unfit(wrong: Side, reason: str = "mine: wrong-value, loss is inf") -> list[Difference]:
+    outcome = Outcome.INCONCLUSIVE if wrong is Side.FIRST else Outcome.WORSE
+    return [Difference("b", "c:N=8", phase, outcome, reason=reason, wrong=wrong) for phase in ("forward", "backward")]
+
+
+def test_where_the_first_is_wrong_there_is_nothing_to_compare_with_and_no_time_would_help(
+    capsys: pytest.CaptureFixture[str],
+):
+    showing.differences(unfit(Side.FIRST), "a", "b", 0.05)
+    assert showing.comparison_exit(unfit(Side.FIRST), inconclusive_passes=False) == 3
+    seen = capsys.readouterr()
+    line = "FIRST is not right here: mine: wrong-value, loss is inf: there is nothing to compare with"
+    assert seen.out.splitlines()[-1] == line
+    assert "--workers" not in seen.err
+    assert "--inconclusive pass" in seen.err
+    showing.comparison_exit(
+        [*unfit(Side.FIRST), Difference("b", "c:N=9", "forward", Outcome.INCONCLUSIVE)], inconclusive_passes=False
+    )
+    assert "spend more (--workers)" in capsys.readouterr().err
+
+
+def test_a_first_that_is_absent_is_told_in_the_same_words(capsys: pytest.CaptureFixture[str]):
+    showing.differences(unfit(Side.FIRST, "nothing to compare with: no function 'f'"), "a", "b")
+    line = "FIRST is not right here: no function 'f': there is nothing to compare with"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_where_the_second_is_wrong_the_reason_is_told_once_and_no_interval_is_spoken_of(
+    capsys: pytest.CaptureFixture[str],
+):
+    showing.differences(unfit(Side.SECOND), "a", "b", 0.05)
+    seen = capsys.readouterr().out
+    assert seen.splitlines()[-1] == "SECOND is wrong: mine: wrong-value, loss is inf"
+    assert seen.count("loss is inf") == 1
+    assert showing.comparison_exit(unfit(Side.SECOND), inconclusive_passes=True) == 1
+    text = showing.differences_markdown(unfit(Side.SECOND), "a", "b", 0.05)
+    assert "`SECOND is wrong: mine: wrong-value, loss is inf`" in text
+    assert "whole interval" not in text
+
+
+def test_the_full_hash_of_a_commit_is_cut_in_a_heading():
+    text = showing.differences_markdown(unfit(Side.SECOND), f"{'0123456789' * 4}:a.py:f", "b", None)
+    assert "### Is `b` slower than `0123456789:a.py:f`?" in text

@@ -158,6 +158,17 @@ def test_no_training_begins_once_it_is_late(entries):
     assert (one.status, one.reason) == (Status.SKIPPED, "the budget was spent")
 
 
+def test_who_was_not_begun_with_has_no_time(entries, monkeypatch):
+    monkeypatch.setattr(training, "WORKLOADS", ("digits", "again"))
+    late = iter(["", "", "the budget was spent"])
+    found: list[Trained] = []
+    training.train_all([entries["good"]], 7, Looking(), found.append, Terms(late=lambda: next(late)))
+    begun, skipped = found
+    assert (begun.status, skipped.status, skipped.reason) == (Status.PASSED, Status.SKIPPED, "the budget was spent")
+    assert begun.wall_s > 0
+    assert skipped.wall_s is None
+
+
 def test_where_the_data_is_missing_everybody_is_skipped_with_that_reason(entries, monkeypatch):
     def missing(_name: str, _seed: int):
         raise WorkloadUnavailableError("the digits workload needs scikit-learn")

@@ -23,7 +23,8 @@ OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
 @click.group(
     cls=configuration.Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for.",
+    epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for, "
+    "a comparison that stays inconclusive, or a bench that timed nothing.",
 )
 @click.version_option(package_name="xentbench")
 def cli() -> None:
@@ -106,7 +107,11 @@ def parity(
 @click.option("--quick", "preset", flag_value="quick", help="Smoke grid, one worker each, at most 2.5 minutes.")
 @click.option("--full", "preset", flag_value="full", help="Five workers each, at most an hour.")
 @click.option("--phase", "phase_names", multiple=True, help="Phase to time; repeatable. [default: all four]")
-@click.option("--budget", help="Wall time of the whole run, e.g. 5m. [default: 7m; quick 2.5m; full 1h]")
+@click.option(
+    "--budget",
+    callback=options.duration,
+    help="Wall time of the whole run, e.g. 5m; a bare number is seconds. [default: 7m; quick 2.5m; full 1h]",
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that measure each implementation.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option(
@@ -124,7 +129,11 @@ def parity(
     help="Input hot in the caches, or a pool of inputs larger than the last of them.",
 )
 @click.option("--flush-denormal", is_flag=True, help="Let numbers below the normal range count as zero.")
-@click.option("--train/--no-train", default=None, help="Train small models with each loss. [default: not with --quick]")
+@click.option(
+    "--train/--no-train",
+    default=None,
+    help="Train small models with each loss. [default: with a budget of 5m or more, not with --quick]",
+)
 @click.option("--require", multiple=True, help="Device that must be present, else exit 3; repeatable.")
 @click.option("--run", help="Name of the run; one of this name goes on, where the same is asked. [default: a new one]")
 @click.option(
@@ -171,7 +180,9 @@ def bench(  # click hands over options by name; `how` holds those that only say 
     options.write_json(how["json_file"], running.record(run))
     if how["markdown_file"]:
         options.write_text(how["markdown_file"], report.compact(run))
-    return WRONG if running.is_wrong(run) else OK
+    if running.is_wrong(run):
+        return WRONG
+    return _complain(untimed, NOT_HERE) if (untimed := running.untimed(run)) else OK
 
 
 @cli.command()

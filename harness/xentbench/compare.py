@@ -22,7 +22,7 @@ from xentbench.lanes import Lane
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s
 from xentbench.posing import Questions
-from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Status
+from xentbench.spec import Comparison, EnvironmentMismatchError, Outcome, Side, Status
 from xentbench.timing import Budget
 from xentbench.witness import Witness
 from xentbench.workers import WARM_HEAP
@@ -62,6 +62,7 @@ class Difference:
         ratio_high: upper end.
         adjusted_p: of two runs, the p-value after Holm's adjustment over all their cells.
         reason: what qualifies the outcome.
+        wrong: which of the two is not right or not there, so that nothing was timed; None where both are right.
         unlike: settings in which the environments of the two runs differ; empty unless that was forced.
     """
 
@@ -74,6 +75,7 @@ class Difference:
     ratio_high: float | None = None
     adjusted_p: float | None = None
     reason: str = ""
+    wrong: Side | None = None
     unlike: tuple[str, ...] = ()
 
 
@@ -211,10 +213,9 @@ def implementations(
             wrong = _wrong((one, other), questions, problem, plan.phases)
             crew.start()
             error = None if wrong else crew.set_up(problem.key, plan.seed, plan.phases, plan.recorded.get(problem.key))
-            ended = wrong or (error and (Outcome.INCONCLUSIVE, str(error)))
+            ended = wrong or (error and (Outcome.INCONCLUSIVE, str(error), None))
             if ended:
-                outcome, reason = ended
-                found = (Difference(second.shown, problem.key, phase, outcome, reason=reason) for phase in plan.phases)
+                found = (_untimed(second, problem, phase, *ended) for phase in plan.phases)
             else:
                 challenge = Challenge(problem, timed_seed(plan.seed), plan.recorded.get(problem.key))
                 found = (_duel(crew, challenge, phase, plan, order, rule) for phase in plan.phases)
@@ -227,16 +228,23 @@ def implementations(
 
 def _wrong(
     pair: Sequence[Examinee], questions: Questions, problem: Problem, phases: Sequence[Phase]
-) -> tuple[Outcome, str] | None:
+) -> tuple[Outcome, str, Side | None] | None:
     """Return how the cells of this problem end where one of the two cannot be timed on it, else None.
 
     A second one that is not right is worse than any time; without a right first one nothing can be said.
     """
-    for examinee, outcome in zip(pair, (Outcome.INCONCLUSIVE, Outcome.WORSE), strict=True):
+    ends = ((Outcome.INCONCLUSIVE, Side.FIRST), (Outcome.WORSE, Side.SECOND))
+    for examinee, (outcome, wrong) in zip(pair, ends, strict=True):
         verdict = examinee.examine(questions(problem), phases, measure_memory=False).verdict
         if verdict.status is not Status.PASSED:
-            return outcome, f"{examinee.entry.shown}: {verdict.status}, {verdict.reason}"
+            return outcome, f"{examinee.entry.shown}: {verdict.status}, {verdict.reason}", wrong
     return None
+
+
+def _untimed(
+    second: Description, problem: Problem, phase: Phase, outcome: Outcome, reason: str, wrong: Side | None
+) -> Difference:
+    return Difference(second.shown, problem.key, phase, outcome, reason=reason, wrong=wrong)
 
 
 def _duel(crew: Crew, challenge: Challenge, phase: Phase, plan: Plan, order: random.Random, rule: Rule) -> Difference:

@@ -83,6 +83,7 @@ class Verb(click.Command):
         kept = {name: value for name, value in told.items() if name not in typed and not _yields(name, typed)}
         ctx.default_map = kept
         ctx.meta[options.OWN_GRIDS] = found.grids
+        ctx.meta[options.SETTINGS_FILE] = found.file.name if found.file else settings.NAME
         keys = [key for key, param in settable(self).items() if param.name in kept]
         if keys:
             line = f"settings of {inert(os.path.relpath(str(found.file)))}: {', '.join(keys)}"
@@ -150,7 +151,7 @@ def _refuse_unknown(found: Settings, key: str, known: Any, verb: str = "") -> No
     if word in ONCE:
         msg = f"{where} is an option of one call: give --{word} on the command line"
         raise UsageError(msg)
-    msg = f"{where} is unknown: {nearest(word, sorted(known))}"
+    msg = f"{where} is unknown: {nearest(word, sorted(known), brief=True)}"
     raise UsageError(msg)
 
 
@@ -164,6 +165,8 @@ def _value(found: Settings, key: str, param: click.Option, value: object) -> Any
         # An axis of numbers is written as a person writes them.
         listed = [str(one) if type(one) in (int, float) else one for one in listed]
         expected = "text or a list of it"
+    elif kind is str and param.callback is not None and type(value) in (int, float):
+        listed = [str(value)]  # as it would be typed
     if (isinstance(value, list) and not param.multiple) or not all(type(one) is kind for one in listed):
         raise found.error(key=key, expected=expected, got=value)
     if isinstance(param.type, click.Path):
@@ -174,7 +177,20 @@ def _value(found: Settings, key: str, param: click.Option, value: object) -> Any
     except click.BadParameter as error:
         expected = f"what --{_key(param)} takes ({error.message.rstrip('.')})"
         raise found.error(key=key, expected=expected, got=value) from None
+    _try_callback(found, key, param, listed)
     return listed if param.multiple else listed[0]
+
+
+def _try_callback(found: Settings, key: str, param: click.Option, listed: list[object]) -> None:
+    """Have the option's own reader say what it thinks of the values, whichever verb runs; raises UsageError."""
+    if param.callback is None:
+        return
+    try:
+        for one in listed:
+            param.callback(click.Context(click.Command("settings")), param, one)
+    except UsageError as error:
+        msg = f"{found.file}: {settings.TABLE}.{inert(key, 200)}: {error}"
+        raise UsageError(msg) from None
 
 
 def _key(param: click.Parameter) -> str:

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from xentbench.spec import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -67,7 +69,7 @@ class Progressing:
             self._bar.update(self._task, completed=self._bar.tasks[-1].total)
         self._task = self._bar.add_task(title, total=steps, now="", left="")
         if not self._live:
-            self._console.print(f"{title}: {steps} steps", highlight=False)
+            self._console.print(f"{title}: {counted(steps, 'step')}", highlight=False)
 
     def step(self, text: str) -> None:
         """One step is done."""

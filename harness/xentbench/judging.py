@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import baseline, checking, console, environment, found, offers, options, panel, planning, training
-from xentbench.spec import CROSS_ENTROPY, Problem, UsageError
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,7 +145,7 @@ def read(
         logits_file=asked["logits_file"],
         grid=grid,
         seed=was.seed if was else options.fresh_seed(how["seed"]),
-        required=offers.demanded(_split(how["required"]), problems, "--require-option"),
+        required=offers.demanded(_split(how["required"]), problems, options.as_written("required", "--require-option")),
         baseline=was,
         baseline_file=_replaceable(how, "write_baseline"),
         found_file=_replaceable(how, "found"),
@@ -204,8 +204,10 @@ def judge(asked: Asked) -> Judged:
         trained: list[Trained] = []
         if asked.train:
             training.train_all(entries, asked.seed, watch, trained.append)
+    held: list[str] = []
     if asked.baseline is not None:
         changes += baseline.compare(asked.baseline, checked)
+        held = _held(asked.baseline, changes, checked)
     return Judged(
         checked=tuple(checked),
         posed=posed,
@@ -214,7 +216,12 @@ def judge(asked: Asked) -> Judged:
         required=tuple(_not_offered(asked.required, checked)),
         changes=tuple(changes),
         trained=tuple(trained),
-        notes=(*_keep_figure(asked, trained), *_keep_found(asked, checked, again), *_keep_baseline(asked, checked)),
+        notes=(
+            *held,
+            *_keep_figure(asked, trained),
+            *_keep_found(asked, checked, again),
+            *_keep_baseline(asked, checked),
+        ),
     )
 
 
@@ -262,7 +269,7 @@ def _keep_found(asked: Asked, checked: Sequence[Checked], again: Sequence[Mappin
     found.write(asked.found_file, merged)
     left_out = len(set(new) - set(merged))
     full = f", {left_out} more were left out: it holds at most {found.MOST}" if left_out else ""
-    return [f"{asked.found_file} holds {len(merged)} failures, to be asked again in every run{full}"]
+    return [f"{asked.found_file} holds {counted(len(merged), 'failure')}, to be asked again in every run{full}"]
 
 
 def _keep_baseline(asked: Asked, checked: Sequence[Checked]) -> list[str]:
@@ -273,4 +280,11 @@ def _keep_baseline(asked: Asked, checked: Sequence[Checked]) -> list[str]:
     if wrong:
         return [f"{asked.baseline_file} was not written: {', '.join(wrong)} failed, and a baseline holds what is right"]
     baseline.write(asked.baseline_file, baseline.make(checked, panel.PANEL, asked.grid, asked.seed))
-    return [f"{asked.baseline_file} holds {len(checked)} implementations; those that compile only if they are named"]
+    held = f"{asked.baseline_file} holds {counted(len(checked), 'implementation')}"
+    return [f"{held}; those that compile only if they are named"]
+
+
+def _held(was: Baseline, changes: Sequence[Change], checked: Sequence[Checked]) -> list[str]:
+    """Return a line on a baseline that nothing is worse than."""
+    count = sum(entry.entry.name in was.implementations for entry in checked)
+    return [] if any(change.fails for change in changes) else [f"baseline held: {counted(count, 'implementation')}"]

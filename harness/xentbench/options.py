@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from xentbench import environment, panel, problems, spec
 from xentbench.files import write_atomically
-from xentbench.spec import Phase, Problem, UsageError, nearest
+from xentbench.spec import Phase, Problem, UsageError, inert, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,8 @@ JUDGED: Final[Grids] = {
 """Grids of `parity`: the judge's panels besides those that are timed."""
 OWN_GRIDS: Final = "xentbench.grids"
 """Where click's context holds a project's own grids: name -> problems."""
+SETTINGS_FILE: Final = "xentbench.settings"
+"""Where it holds the name of the file with the project's settings."""
 
 
 def problem_options(grids: Grids = problems.GRIDS) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -146,6 +149,14 @@ def _devices(text: str) -> list[str]:
     return planning.devices(kind)
 
 
+def as_written(parameter: str, option: str) -> str:
+    """Return how a message names an option: with the file that set it, where nobody typed it."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source(parameter) is not ParameterSource.DEFAULT_MAP:
+        return option
+    return f"{option} (set in {context.meta.get(SETTINGS_FILE, 'the settings')})"
+
+
 def chosen(
     names: Sequence[str],
     globs: Sequence[str],
@@ -163,6 +174,10 @@ def chosen(
     """
     from xentbench import registry  # noqa: PLC0415 - reads the installed distributions
 
+    for name in names:
+        if name.endswith(".py") and Path(name).is_file():
+            msg = f"{inert(name, 200)} is a file: give {inert(name, 200)}:NAME, with the name of the function in it"
+            raise UsageError(msg)
     objects = [*(registry.object_source(name) for name in names if ":" in name), *given]
     patterns = [name for name in names if ":" not in name] + list(globs)
     registered = registry.sources(plugins) if patterns or plugins or not objects else []
@@ -205,6 +220,12 @@ def seconds(text: str | None) -> float | None:
         msg = f"--budget expected a duration such as 90s, 5m or 1h, got {text!r}"
         raise UsageError(msg)
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+def duration(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Return a duration as it was given, found to be one; raises UsageError for anything else."""
+    seconds(text)
+    return text
 
 
 def fresh_seed(seed: int | None) -> int:

@@ -189,7 +189,8 @@ def _plan(given: Given) -> tuple[Plan, tuple[str, ...]]:
     entries = options.chosen(given.names, given.globs, given.plugins, keys)
     conditions, both = options.conditions(how)
     seed = options.fresh_seed(how["seed"])
-    trains = preset_name != "quick" if how["train"] is None else how["train"]
+    by_default = preset_name != "quick" and preset.budget_s >= planning.TRAINED_FROM_S
+    trains = by_default if how["train"] is None else how["train"]
     plan = planning.make(
         posed, entries, phases, preset, seed, conditions, beside_cold=both, accuracy=accuracy, trains=trains
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from xentbench.spec import Problem
+from xentbench.spec import Problem, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -35,7 +35,7 @@ def common(failed: Collection[Problem], passed: Collection[Problem]) -> str:
     Example: `11 of 178 problems fail, all of them with logits-layout=transposed (11 of 24 such)`.
     """
     asked = len(failed) + len(passed)
-    head = f"{len(failed)} of {asked} problems fail"
+    head = f"{len(failed)} of {counted(asked, 'problem')} fail{'s' if len(failed) == 1 else ''}"
     if not failed or not passed:
         return head
     meeting = [

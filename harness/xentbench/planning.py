@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from xentbench.inputs import Recorded
     from xentbench.shards import Shard
 
+TRAINED_FROM_S: Final = 300.0
+"""Budget from which on models are trained by default: of less it would take what the times need."""
 SMALL_ELEMENTS: Final = 200_000
 """Up to here a call takes less than about 1 ms."""
 LARGE_ELEMENTS: Final = 10_000_000

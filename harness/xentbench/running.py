@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, revisions, sweep, twins
 from xentbench.compare import Difference
-from xentbench.spec import AbsentError, Outcome, Status, UsageError
+from xentbench.spec import AbsentError, Outcome, Side, Status, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,6 +95,17 @@ def is_wrong(run: Run) -> bool:
     return any(Status(status).is_wrong for status in statuses)
 
 
+def untimed(run: Run) -> str:
+    """Return, in one sentence, that nothing was timed although something could have been; '' where it is not so."""
+    cells = run.cells
+    right = cells["status"] == Status.PASSED
+    late = (cells["status"] == Status.SKIPPED) & cells["reason"].fillna("").str.startswith(sweep.SPENT)
+    if cells.loc[right, "ratio"].notna().any() or not (right | late).any():
+        return ""
+    reason = cells.loc[right | late, "reason"].fillna("").mode().iloc[0]
+    return f"nothing was timed: {reason or 'no reason was told'}{'' if '--budget' in reason else ': raise --budget'}"
+
+
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
     """Compare two runs where both names are runs, else two implementations, each of any revision.
 
@@ -113,6 +124,9 @@ def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str,
         one, other = (results.read(path) for path in stored if path is not None)
         return comparing.runs(one, other, force=how["force"])
     if any(stored):
+        for name, path in zip((first, second), stored, strict=True):
+            if path is None and not _is_implementation(name):
+                results.find(name, folder)  # raises: it tells which runs there are
         msg = f"compare expected two runs or two implementations, got one of each: {first!r} and {second!r}"
         raise UsageError(msg)
     with revisions.Checkouts() as checkouts:
@@ -135,7 +149,8 @@ def _duel(
     except AbsentError as error:
         if not revisions.is_spelled(first):
             raise
-        return [Difference(after.shown, "", "", Outcome.INCONCLUSIVE, reason=f"nothing to compare with: {error}")]
+        reason = f"nothing to compare with: {error}"
+        return [Difference(after.shown, "", "", Outcome.INCONCLUSIVE, reason=reason, wrong=Side.FIRST)]
     workers = how["workers"] or (WORKERS if how["margin"] is None else WORKERS_OF_GATE)
     preset = planning.capped(planning.PRESETS["default"], None, workers)
     plan = planning.make(posed, [before, after], phases, preset, options.fresh_seed(how["seed"]))
@@ -151,6 +166,14 @@ def _only(name: str, checkouts: Checkouts, keys: Sequence[str]) -> Description:
         msg = f"compare expected one implementation a side, got {len(found)} for {name!r}: give an exact name"
         raise UsageError(msg)
     return found[0]
+
+
+def _is_implementation(name: str) -> bool:
+    """Whether this names an implementation, or is spelled as one."""
+    try:
+        return ":" in name or bool(options.chosen([name], [], [], []))
+    except UsageError:
+        return False
 
 
 def _run_or_none(name: str, folder: Path) -> Path | None:

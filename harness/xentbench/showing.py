@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from xentbench import environment
 from xentbench.console import errors, printable
-from xentbench.spec import Outcome
+from xentbench.spec import Outcome, Side, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SHOWN_FAILURES = 3
 _SHOWN_REASONS = 5
 _PIPE_WIDTH = 140
+NOTHING: Final = "nothing to compare with"
 
 
 def _out() -> Console:
@@ -116,7 +118,7 @@ def _remarks(out: Console, entry: Checked) -> None:
         out.print(f"{name}: {printable(', '.join(entry.labels))}", style="dim", soft_wrap=True)
     if not entry.refused:
         return
-    out.print(f"{name} refused {len(entry.refused)} problems:", style="dim", soft_wrap=True)
+    out.print(f"{name} refused {counted(len(entry.refused), 'problem')}:", style="dim", soft_wrap=True)
     reasons = Counter(reason.partition("=")[0].partition(": ")[0] for reason in entry.refused.values())
     told = [f"{option}: {reason}" for option, reason in entry.not_offered.items()]
     told = told or [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
@@ -129,7 +131,7 @@ def _failures(out: Console, entry: Checked) -> None:
         return
     name, count = printable(entry.entry.name), len(entry.failures)
     pattern = f"; {printable(entry.pattern)}" if entry.pattern else ""
-    out.print(f"\n[bold]{name}[/bold]: {count} failures{pattern}", soft_wrap=True)
+    out.print(f"\n[bold]{name}[/bold]: {counted(count, 'failure')}{pattern}", soft_wrap=True)
     for failure in entry.failures[:_SHOWN_FAILURES]:
         _failure(out, failure)
     if count > _SHOWN_FAILURES:
@@ -149,8 +151,9 @@ def plan(made: Plan) -> None:
     """Print cells, bytes and estimated time before the work starts."""
     minutes = made.estimate_s(environment.usable_cores()) / 60
     errors().print(
-        f"{made.cells} cells: {len(made.implementations)} implementations x {len(made.problems)} problems x "
-        f"{len(made.phases)} phases; at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
+        f"{counted(made.cells, 'cell')}: {counted(len(made.implementations), 'implementation')} x "
+        f"{counted(len(made.problems), 'problem')} x {counted(len(made.phases), 'phase')}; "
+        f"at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
         f"about {minutes:.1f} min (budget {made.preset.budget_s / 60:.1f})",
         soft_wrap=True,
     )
@@ -197,13 +200,15 @@ def differences(found: Sequence[Difference], first: str, second: str, margin: fl
     for entry in found:
         problem = entry.problem.partition(":")[2]
         forced = f"unlike environments: {', '.join(entry.unlike)}" if entry.unlike else ""
-        reason = "; ".join(filter(None, (forced, entry.reason)))
+        reason = "; ".join(filter(None, (forced, _reason(entry))))
         table.add_row(
             *map(printable, (entry.implementation, problem, entry.phase, _ratio(entry), entry.outcome, reason))
         )
     out.print(table)
-    if margin is not None:
-        out.print(margin_told(margin), style="dim", soft_wrap=True)
+    for remark in _remarks_of(found):
+        out.print(printable(remark), style="yellow", soft_wrap=True)
+    if told := margin_told(margin, found):
+        out.print(told, style="dim", soft_wrap=True)
 
 
 def differences_markdown(found: Sequence[Difference], first: str, second: str, margin: float | None) -> str:
@@ -214,15 +219,38 @@ def differences_markdown(found: Sequence[Difference], first: str, second: str, m
     for entry in found:
         cells = (code_span(entry.problem.partition(":")[2]), code_span(entry.phase), _ratio(entry))
         mark = f"**{entry.outcome}**" if entry.outcome is Outcome.WORSE else str(entry.outcome)
-        rows.append((*cells, mark, code_span(entry.reason)))
+        rows.append((*cells, mark, code_span(_reason(entry))))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    head = f"### Is {code_span(second)} slower than {code_span(first)}?"
-    return "\n\n".join(filter(None, [head, table, margin_told(margin)])) + "\n\n"
+    head = f"### Is {code_span(_short(second))} slower than {code_span(_short(first))}?"
+    remarks = [code_span(remark) for remark in _remarks_of(found)]
+    return "\n\n".join(filter(None, [head, table, *remarks, margin_told(margin, found)])) + "\n\n"
 
 
-def margin_told(margin: float | None) -> str:
-    """Return, in one sentence, what a margin means; '' without one."""
-    if margin is None:
+def _short(name: str) -> str:
+    """Return a name with the full hash of a commit cut to ten digits."""
+    return re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", name)
+
+
+def _reason(entry: Difference) -> str:
+    """Return what a table says of an outcome; why one of the two is not right stands below it, once."""
+    told = {Side.FIRST: NOTHING, Side.SECOND: "SECOND is wrong", None: entry.reason}
+    return told[entry.wrong]
+
+
+def _remarks_of(found: Sequence[Difference]) -> list[str]:
+    """Return a line on each reason for which one of the two could not be timed."""
+    kinds = dict.fromkeys((entry.wrong, entry.reason.removeprefix(f"{NOTHING}: ")) for entry in found if entry.wrong)
+    return [
+        f"FIRST is not right here: {reason}: there is {NOTHING}"
+        if wrong is Side.FIRST
+        else f"SECOND is wrong: {reason}"
+        for wrong, reason in kinds
+    ]
+
+
+def margin_told(margin: float | None, found: Sequence[Difference]) -> str:
+    """Return, in one sentence, what a margin means; '' without one, and where nothing was timed."""
+    if margin is None or all(entry.wrong for entry in found):
         return ""
     return f"Worse: the whole interval lies beyond +{100 * margin:g} %. All intervals hold together at 99 %."
 
@@ -245,7 +273,10 @@ def comparison_exit(found: Sequence[Difference], *, inconclusive_passes: bool) -
         return 1
     if Outcome.INCONCLUSIVE in outcomes or not outcomes:
         told = "nothing could be compared" if not outcomes else "some cells stay inconclusive"
-        errors().print(f"{told}: spend more (--workers) or accept it (--inconclusive pass)")
+        # No time makes FIRST right.
+        hopeless = outcomes and all(one.wrong for one in found if one.outcome is Outcome.INCONCLUSIVE)
+        more = "" if hopeless else "spend more (--workers) or "
+        errors().print(f"{told}: {more}accept it (--inconclusive pass)")
         return 0 if inconclusive_passes else 3
     return 0
 

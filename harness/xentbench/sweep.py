@@ -54,6 +54,8 @@ TRAINING_LEAST_S: Final = 15.0
 """A share of less is not begun with: what is right is found by ten seconds of training, before anybody is judged."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
+SPENT: Final = "the budget of"
+"""How the reason begins of cells whose turn came too late."""
 WORKER_BYTES: Final = 180 * 2**20
 """Memory of a worker that holds nothing but torch, its share of what all map counted in (proportional set size)."""
 
@@ -334,7 +336,7 @@ class Sweep:
         """Whether the budget is spent; then these cells end here, with that reason."""
         if self.now_s() < deadline_s:
             return False
-        reason = f"the budget of {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
+        reason = f"{SPENT} {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
         for entry in entries:
             self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
         return True

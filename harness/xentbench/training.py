@@ -238,7 +238,9 @@ def judge(entry: Description, tolerance: Tolerance, attempt: Attempt) -> Trained
     name, progress = tolerance.course.lesson.name, attempt.progress
     if progress is None:
         status, reason = (attempt.error.status, attempt.error.reason) if attempt.error else (Status.SKIPPED, "")
-        return Trained(entry.name, name, status, reason, wall_s=attempt.wall_s, reproduce=reproduce(entry))
+        # Who was not begun with took no time: the microseconds until then are nobody's.
+        wall_s = None if status is Status.SKIPPED else attempt.wall_s or None
+        return Trained(entry.name, name, status, reason, wall_s=wall_s, reproduce=reproduce(entry))
     status, reason = _ending(entry, tolerance, progress)
     made = len(progress.losses)
     low, high = (tuple(end[:made].round(DIGITS).tolist()) for end in tolerance.band)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xentbench.report.digest import compact
+from xentbench.report.reasons import unanswered
 from xentbench.report.regimes import reversals
 from xentbench.report.screen import terminal
 from xentbench.report.view import View
@@ -22,8 +23,9 @@ __all__ = ["compact", "notes", "terminal", "write"]
 
 
 def notes(run: RunLike) -> list[str]:
-    """Return what a person must know besides the table: pairs whose order depends on the allocator."""
-    return reversals(View.of(run))
+    """Return what a person must know besides the table: why cells have no answer; whose order the allocator decides."""
+    view = View.of(run)
+    return [*unanswered(view), *reversals(view)]
 
 
 def write(run: RunLike, folder: Path) -> dict[str, Path]:

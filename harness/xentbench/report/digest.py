@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from xentbench.report.reasons import unanswered_as_code
 from xentbench.report.standing import DECLARED, WRONG, Entry, Standing, answer, standings
 from xentbench.report.text import SIGNS, code_span, plain
 from xentbench.report.view import View
+from xentbench.spec import counted
 
 if TYPE_CHECKING:
     from xentbench.report.view import RunLike
@@ -48,7 +50,7 @@ def compact(run: RunLike | View) -> str:
     parts = ["**Cross-entropy in PyTorch.** " + inert_answer(view, stands, LONGEST)]
     if stands:
         cut = _cut(view, stands)
-        parts += [_lead(view), _table(view, cut), cut.left_out]
+        parts += [_lead(view), _table(view, cut), cut.left_out, *unanswered_as_code(view)]
     return "\n\n".join(filter(None, [*parts, _foot(view)])) + "\n"
 
 
@@ -74,7 +76,7 @@ def _cut(view: View, stands: tuple[Standing, ...]) -> _Cut:
     if rest:
         wrong = sum(bool(stand.count(WRONG)) for stand in rest)
         of_them = f", {wrong} of them wrong or failing somewhere" if wrong else ""
-        told.append(f"{len(rest)} of {len(stands)} implementations{of_them}")
+        told.append(f"{len(rest)} of {counted(len(stands), 'implementation')}{of_them}")
     if len(problems) < len(view.problems):
         told.append(f"{len(view.problems) - len(problems)} of {len(view.problems)} problems")
     left_out = f"Not shown: {' and '.join(told)}; `report.md` and `report.html` have all." if told else ""
@@ -132,12 +134,12 @@ def _foot(view: View) -> str:
     device = view.fact("device_model") or view.fact("cpu")
     facts = [f"run {_span(view.id)}", *([_span(device)] if device else [])]
     facts += [f"{name} {_span(view.fact(name))}" for name in FACTS if view.fact(name)]
-    facts += _counted(len(view.lines("warnings")), "warning") + _counted(len(view.damage), "damaged line")
+    facts += _some(len(view.lines("warnings")), "warning") + _some(len(view.damage), "damaged line")
     return f"<sub>{' · '.join(facts)}</sub>"
 
 
-def _counted(count: int, noun: str) -> list[str]:
-    return [f"{count} {noun}{'s' if count > 1 else ''}"] if count else []
+def _some(count: int, noun: str) -> list[str]:
+    return [counted(count, noun)] if count else []
 
 
 def _span(value: object) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xentbench.report.text import factor_or_bytes, interval, listing, times
 from xentbench.report.view import MISSING, View, is_wrong
-from xentbench.spec import Grade, Status
+from xentbench.spec import Grade, Status, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +18,8 @@ RIGHT: Final = "right"
 DECLARED: Final = "declared"
 WRONG: Final = "wrong"
 UNTESTED: Final = "untested"
+BASELINE: Final = "f-cross-entropy"
+"""The implementation that is what everybody is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +192,10 @@ def who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
     for stand in stands:
         groups.setdefault(_summing_up(stand), []).append(stand.name)
     everywhere = len(groups.pop(RIGHT, []))
-    noun = "implementation" if len(stands) == 1 else "implementations"
     of_problems = "the one problem" if problems == 1 else f"all {problems} problems"
-    clauses = [f"{everywhere or 'none'} {'is' if everywhere <= 1 else 'are'} right on {of_problems}"]
+    outcome = "right" if set(groups) - {UNTESTED} or everywhere else "judged"
+    verb = "was" if outcome == "judged" else "is" if everywhere <= 1 else "are"
+    clauses = [f"{everywhere or 'none'} {verb} {outcome} on {of_problems}"]
     said = {
         "partly": "right on what they support: {}",
         DECLARED: "deviating as declared: {}",
@@ -200,7 +203,7 @@ def who_is_right(stands: tuple[Standing, ...], problems: int) -> str:
         UNTESTED: "not tested (unsupported or skipped): {}",
     }
     clauses += [said[key].format(listing(groups[key])) for key in said if key in groups]
-    return f"Of {len(stands)} {noun} {'; '.join(clauses)}."
+    return f"Of {counted(len(stands), 'implementation')} {'; '.join(clauses)}."
 
 
 def _summing_up(stand: Standing) -> str:
@@ -233,6 +236,12 @@ def _fastest(timed: list[dict[Any, Any]], place: str) -> str:
         return ""
     there = sorted(timed, key=lambda row: -row["speedup"])
     best = next((row for row in there if row["verdict"] == "faster"), None)
+    others = [row for row in there if row["implementation"] != BASELINE] or there
+    if all(row["verdict"] == "slower" for row in others):
+        nearest = others[0]
+        told = f"{nearest['implementation']}, {times(nearest['speedup'])}"
+        bounds = interval(nearest["speedup_low"], nearest["speedup_high"])
+        return f"Every other is slower, {place}: the nearest is {told} {bounds}".rstrip() + "."
     if best is None:
         return f"None is shown to be faster than F.cross_entropy, {place}."
     # Overlapping intervals do not prove equality; they only forbid naming one winner.

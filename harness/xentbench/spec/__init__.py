@@ -16,7 +16,7 @@ from xentbench.spec.implementation import (
     implementation,
 )
 from xentbench.spec.inert import inert
-from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Status, Verdict
+from xentbench.spec.outcome import Comparison, Failure, Grade, Outcome, Phase, Side, Status, Verdict
 from xentbench.spec.problem import (
     DEFAULT_IGNORE_INDEX,
     DTYPE_BYTES,
@@ -27,6 +27,7 @@ from xentbench.spec.problem import (
     problem_axes,
     read_axis,
 )
+from xentbench.spec.words import counted
 
 __all__ = [
     "CROSS_ENTROPY",
@@ -48,11 +49,13 @@ __all__ = [
     "Outcome",
     "Phase",
     "Problem",
+    "Side",
     "Source",
     "Status",
     "UsageError",
     "Verdict",
     "WorkContract",
+    "counted",
     "first_line",
     "implementation",
     "inert",

@@ -24,9 +24,14 @@ class EnvironmentMismatchError(RuntimeError):
     """Not the environment that was asked for (exit code 3)."""
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `expected one of …` for an error message, led by the closest choice to `word` where one is close."""
+def nearest(word: str, choices: Iterable[str], *, brief: bool = False) -> str:
+    """Return `expected one of …` for an error message, led by the closest choice to `word` where one is close.
+
+    With `brief` the closest one stands alone where there is one.
+    """
     known = list(choices)
     close = difflib.get_close_matches(word, [str(choice) for choice in known], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
+    if brief and close:
+        return hint.rstrip()
     return f"{hint}expected one of: {', '.join(known)}"

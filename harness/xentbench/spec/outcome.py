@@ -85,6 +85,13 @@ class Comparison(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Side(StrEnum):
+    """Which of the two that are compared, as the command line calls them."""
+
+    FIRST = "FIRST"
+    SECOND = "SECOND"
+
+
 class Outcome(StrEnum):
     """What became of a cell from the first to the second."""
 

@@ -1,0 +1,61 @@
+"""Why cells have no answer: what is inconclusive or skipped, counted by kind of reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from xentbench.report.text import code_span, plain
+from xentbench.spec import Comparison, Status, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xentbench.report.view import View
+
+KINDS: Final = 4
+"""Of reasons that are told, the most frequent first."""
+LONGEST: Final = 120
+"""Characters of a reason."""
+_MORE_TIME: Final = ("rounds", "half-width")
+"""Kinds of reasons that go away where a cell is measured for longer."""
+
+
+def unanswered(view: View, mark: Callable[[str], str] = plain) -> list[str]:
+    """Return a line on the cells that are inconclusive and one on those that were skipped, where there are such.
+
+    Args:
+        view: the run.
+        mark: what a reason is passed through, e.g. `code_span` for Markdown.
+    """
+    cells = view.cells
+    timed = cells["status"] == Status.PASSED
+    groups = {
+        "inconclusive": cells.loc[timed & (cells["verdict"] == Comparison.INCONCLUSIVE), "reason"],
+        "skipped": cells.loc[cells["status"] == Status.SKIPPED, "reason"],
+    }
+    return [
+        _line(word, [plain(one, LONGEST) for one in reasons], mark) for word, reasons in groups.items() if any(reasons)
+    ]
+
+
+def unanswered_as_code(view: View) -> list[str]:
+    """Return the same for Markdown: every reason is in a code span."""
+    return unanswered(view, code_span)
+
+
+def _line(word: str, reasons: list[str], mark: Callable[[str], str]) -> str:
+    first: dict[str, str] = {}
+    for reason in reasons:
+        first.setdefault(_kind(reason), reason)
+    counts = Counter(map(_kind, reasons))
+    told = [f"{mark(first[kind]) or 'no reason told'} ({count})" for kind, count in counts.most_common(KINDS)]
+    told += [f"and {counted(len(counts) - KINDS, 'other reason')}"] if len(counts) > KINDS else []
+    advice = ": more time decides (--budget)" if any(kind in _MORE_TIME for kind in counts) else ""
+    return f"{counted(len(reasons), 'cell')} {word}: {'; '.join(told)}{advice}"
+
+
+def _kind(reason: str) -> str:
+    """Return the text before the first colon or number: of reasons of a kind, only what follows differs."""
+    return re.split(r":|\d", reason, maxsplit=1)[0].strip()

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from synthetic_run import SyntheticRun, make_run
+
+from xentbench import report
+from xentbench.report import digest
+from xentbench.report.reasons import KINDS, unanswered
+from xentbench.report.view import View
+
+
+def ended(*reasons: str, status: str = "passed", verdict: str = "inconclusive") -> SyntheticRun:
+    """Return a run whose first cells ended with these reasons; all others are right, and the same."""
+    run = make_run("smoke")
+    whole = run.cells.assign(status="passed", verdict="same", reason="")
+    for place, reason in enumerate(reasons):
+        whole.loc[place, ["status", "verdict", "reason"]] = [status, verdict, reason]
+    return replace(run, cells=whole)
+
+
+def test_cells_without_an_answer_are_counted_by_kind_of_reason() -> None:
+    slow = "baseline: 2.1 times as slow as beside the others"
+    run = ended("rounds: 6 kept, 8 needed", slow, "rounds: 0 kept, 8 needed")
+    line = f"3 cells inconclusive: rounds: 6 kept, 8 needed (2); {slow} (1): more time decides (--budget)"
+    assert report.notes(run)[0] == line
+
+
+def test_more_time_is_advised_only_where_it_helps() -> None:
+    assert unanswered(View.of(ended("canary: identical code measured 1.043"))) == [
+        "1 cell inconclusive: canary: identical code measured 1.043 (1)"
+    ]
+
+
+def test_skipped_cells_have_a_line_of_their_own() -> None:
+    reason = "the budget of 10 s was spent before its turn: raise --budget"
+    assert unanswered(View.of(ended(reason, reason, status="skipped", verdict=""))) == [
+        f"2 cells skipped: {reason} (2)"
+    ]
+
+
+def test_where_every_cell_has_an_answer_nothing_is_said() -> None:
+    assert unanswered(View.of(ended())) == []
+
+
+def test_many_kinds_are_cut_to_the_most_frequent() -> None:
+    (line,) = unanswered(View.of(ended(*"abcdef", "f", status="skipped", verdict="")))
+    assert line.startswith("7 cells skipped: f (2); ")
+    assert line.count("(1)") == KINDS - 1
+    assert line.endswith("and 2 other reasons")
+
+
+def test_the_summary_holds_the_same_with_every_reason_as_code() -> None:
+    text = digest.compact(ended("<img src=x> | \x1b[31m\n# head", status="skipped", verdict=""))
+    (line,) = (line for line in text.splitlines() if "cell skipped" in line)
+    assert line.startswith("1 cell skipped: `<img src=x> ¦")
