@@ -80,7 +80,7 @@ def test_a_failure_tells_the_mistake_the_counter_example_and_how_to_ask_again_an
     assert "looks like: wrong sign" in told
     assert "smallest counter-example: N=1 C=2, logits [[0, 0]], target [0]: expected 0.6931, got -0.6931" in told
     assert f"ask again: xentbench parity losses.py:negated --problem cross_entropy:N=none,C=5 --seed {SEED}" in told
-    assert f"without isolation: 36 problems of xentbench's panel {panel.PANEL}, seed {SEED}" in told
+    assert f"without isolation: 37 problems of xentbench's panel {panel.PANEL}, seed {SEED}" in told
     assert "inprocess.py" not in told
     assert len(told.splitlines()) < 20
 

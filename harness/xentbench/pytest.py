@@ -53,7 +53,7 @@ def parity_problems(grid: str = "quick") -> list[Any]:
     """Return the problems of a panel for `pytest.mark.parametrize`, each named by its key, in an order that stays.
 
     Args:
-        grid: `quick` (36 problems, some seconds for all of them), `full` (179), or `compiled` (12).
+        grid: `quick` (37 problems, some seconds for all of them), `full` (180), or `compiled` (12).
 
     Raises:
         UsageError: no panel of that name.
