@@ -37,6 +37,17 @@ def test_an_option_that_is_not_in_the_signature_is_a_refusal_with_its_name():
         asked(plain, "N=6,C=4,label-smoothing=0.1")
 
 
+def test_a_module_class_without_an_init_of_its_own_offers_nothing_and_is_built_without_arguments():
+    class Plain(nn.Module):
+        def forward(self, x, y):
+            return functional.cross_entropy(x, y)
+
+    entry, problem = Implementation("plain", Plain), Problem(batch_size=4, num_classes=3)
+    given = inputs.make(problem, 0)
+    assert calls.refusal(entry, Problem(batch_size=4, reduction="sum")) == "does not offer reduction=sum"
+    assert calls.bind(entry, problem, None)(given.logits, given.target).isfinite()
+
+
 def test_what_supports_says_goes_first():
     entry = Implementation("two", functional.cross_entropy, supports=lambda p: None if p.num_classes == 2 else "C != 2")
     assert calls.refusal(entry, Problem.parse("N=6,C=2")) is None

@@ -15,6 +15,11 @@ OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
 
 
+def proves(problem: Problem) -> bool:
+    """Whether an answer shows that the options are offered: without rows, or where raising is right, it shows none."""
+    return problem.rows > 0 and not problem.must_raise and not problem.may_raise
+
+
 def exercised(problem: Problem) -> frozenset[str]:
     """Return the options that the problem makes a difference of."""
     forms = {"probabilities": not problem.has_index_target, "k-dim": bool(problem.dims)}
@@ -33,7 +38,7 @@ def demanded(names: Iterable[str], problems: Sequence[Problem], by: str) -> tupl
         UsageError: an unknown option, or one that no problem makes a difference of.
     """
     wanted = tuple(dict.fromkeys(names))
-    posed = frozenset[str]().union(*map(exercised, problems))
+    posed = frozenset[str]().union(*(exercised(problem) for problem in problems if proves(problem)))
     for name in wanted:
         if name not in OPTIONS:
             msg = f"{by} {name!r} is unknown: {nearest(name, OPTIONS)}"
@@ -48,13 +53,14 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
     """Return the options that are not offered, each with the shortest reason that was given.
 
     A problem may exercise several options and be refused for one of them, or for its sizes. So an option counts as
-    refused where a reason names it, or where no problem that exercises it was answered, which is then said.
+    refused where a reason names it, or where no problem that exercises it was answered, which is then said. Answers that prove
+    nothing (see `proves`) count as none.
 
     Args:
         answered: problems that were not refused.
         refusals: problem key -> reason.
     """
-    offered = frozenset[str]().union(*map(exercised, answered))
+    offered = frozenset[str]().union(*(exercised(problem) for problem in answered if proves(problem)))
     found: dict[str, str] = {}
     for option in OPTIONS:
         reasons = [reason for key, reason in refusals.items() if option in exercised(Problem.parse(key))]

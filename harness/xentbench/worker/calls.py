@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
 INPUTS: Final = ("logits", "target", "weight")
 _TENSOR: Final = torch.Tensor
+_MODULE: Final = torch.nn.Module
 """Bound before any implementation is loaded."""
 REFUSALS: Final = (RuntimeError, NotImplementedError)
 """What autograd, and a careful backward, raise where a graph cannot be gone through again or has no derivative."""
@@ -52,6 +53,8 @@ def options_of(problem: Problem, weight: torch.Tensor | None) -> dict[str, Any]:
 
 def offered_options(function: Callable[..., Any]) -> frozenset[str]:
     """Return which options of `F.cross_entropy` the callable's signature takes (of a class, its constructor's)."""
+    if isinstance(function, type) and getattr(function, "__init__", None) is _MODULE.__init__:
+        return frozenset()  # inherited: it takes anything in its signature, and refuses all of it
     # A module instance is called through `Module.__call__(*args, **kwargs)`, which says nothing.
     signed = function.forward if isinstance(function, torch.nn.Module) else function
     try:
