@@ -38,3 +38,11 @@ def test_what_is_told_is_true_of_every_failure(failed):
     if "such)" in sentence:
         counts = sentence.rpartition("(")[2].split(" of ")
         assert int(counts[0]) == len(failed) <= int(counts[1].partition(" ")[0])
+
+
+def test_a_size_is_not_told_where_the_counter_example_is_smaller_or_many_of_that_size_pass():
+    large, small = [Problem(batch_size=n) for n in (16, 32, 64)], [Problem(batch_size=n) for n in range(1, 10)]
+    assert "16 rows or more (3 of 3 such)" in pattern.common(large, small)
+    assert "16 rows or more" in pattern.common(large, small, [Problem(batch_size=20)])
+    assert pattern.common(large, small, [Problem(batch_size=1)]) == "3 of 12 problems fail"
+    assert pattern.common(large, [*small, Problem(batch_size=128)]) == "3 of 13 problems fail"

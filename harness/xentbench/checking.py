@@ -206,6 +206,7 @@ def conclude(
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]
+    smallest = [found.problem for found in (shrunk or {}).values()]
     labels = ["under-torch.compile"] if entry.wrapped else []
     labels += [label for verdict in answered.values() for label in verdict.labels]
     return Checked(
@@ -215,7 +216,7 @@ def conclude(
         dtypes=_by_dtype(answered),
         labels=tuple(dict.fromkeys([*labels, *(f"declared-deviation:{code}" for code in sorted(occurred))])),
         failures=tuple(failures),
-        pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong]) if wrong else "",
+        pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong], smallest) if wrong else "",
         refused=refused,
         not_offered=not_offered,
         verdicts=told,

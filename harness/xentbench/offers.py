@@ -53,8 +53,8 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
     """Return the options that are not offered, each with the shortest reason that was given.
 
     A problem may exercise several options and be refused for one of them, or for its sizes. So an option counts as
-    refused where a reason names it, or where no problem that exercises it was answered, which is then said. Answers that prove
-    nothing (see `proves`) count as none.
+    refused where a reason names it, or where no problem that exercises it was answered, which is then said.
+    Answers that prove nothing (see `proves`) count as none.
 
     Args:
         answered: problems that were not refused.
