@@ -49,6 +49,13 @@ def test_what_is_refused_for_its_sizes_is_offered_where_another_size_was_answere
     assert offers.refused([WEIGHTED], {wide.key: "ten classes only"}) == {}
 
 
+def test_the_commonest_reason_is_one_that_was_given_not_one_that_a_signature_lacks():
+    lacks = ["does not offer weight=random"] * 3
+    assert offers.commonest([*lacks, "for two classes", "not for Long", "not for Long"]) == "not for Long"
+    assert offers.commonest([*lacks, "does not offer reduction=sum"]) == lacks[0]
+    assert offers.commonest([]) == ""
+
+
 def test_an_answer_without_rows_or_where_raising_is_right_proves_no_option():
     empty = Problem(batch_size=0, num_classes=3, target="soft")
     must = Problem(batch_size=2, num_classes=5, dims=(3,), invalid="label-high")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
+_LACKS: Final = re.compile(rf"does not offer ({'|'.join(CROSS_ENTROPY.options)})=")
+"""Reasons that were read off a signature, and nobody gave."""
 
 
 def proves(problem: Problem) -> bool:
@@ -71,6 +74,19 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
             reason = min(reasons, key=lambda reason: (bool(_named(reason)), len(reason)))
             found[option] = f"no problem with it was answered ({reason})"
     return found
+
+
+def default_told(name: str, text: str) -> str:
+    """Return, in a sentence, what another default than that of `F.cross_entropy` comes to."""
+    expected = CROSS_ENTROPY.defaults[name]
+    return f"default of {name} is {text}, F.cross_entropy's is {expected}: a call without it means something else"
+
+
+def commonest(reasons: Iterable[str]) -> str:
+    """Return the reason that was given most often, what a signature lacks only where there is no other; '' of none."""
+    given = list(reasons)
+    told = [reason for reason in given if not _LACKS.match(reason)] or given
+    return Counter(told).most_common(1)[0][0] if told else ""
 
 
 def _named(reason: str) -> set[str]:
