@@ -142,7 +142,7 @@ def test_the_file_gives_back_what_is_compared_and_is_made_for_reading(tmp_path):
     file = tmp_path / "parity.json"
     was = baseline.make([seen(replace(WAS, bound_ratio=0.123456, error_ulp=float("inf")))], 1, "full", 7)
     baseline.write(file, was)
-    assert baseline.read(file) == held(replace(WAS, bound_ratio=0.123, error_ulp=None))
+    assert baseline.read(file) == held(Entry("pass", {"float32": replace(WAS, bound_ratio=0.123, error_ulp=None)}, {}))
     record = json.loads(file.read_text())
     assert (record["contract"], record["panel"], record["grid"], record["seed"]) == ("cross_entropy", 1, "full", 7)
     assert record["implementations"]["mine"]["dtypes"]["float32"]["grade"] == "B"
@@ -172,3 +172,16 @@ def test_a_file_of_another_kind_is_told_in_one_sentence(tmp_path, text: str):
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         baseline.read(tmp_path / "absent.json")
+
+
+def test_a_default_that_changes_fails_and_a_file_of_before_says_nothing_of_it(tmp_path):
+    other = {"other_defaults": {"ignore_index": "-1"}, "offered": ("ignore_index", "reduction")}
+    was = baseline.make([seen(**other)], 1, "full", 7)
+    baseline.write(tmp_path / "b.json", was)
+    assert baseline.read(tmp_path / "b.json") == was
+    assert told(was, seen(**other)) == []
+    assert told(was, seen(offered=("ignore_index",))) == [(True, "mine: the default of ignore_index was -1, is -100")]
+    assert told(held(Entry("pass", {"float32": WAS}, {})), seen(**other)) == [
+        (True, "mine: the default of ignore_index was -100, is -1")
+    ]
+    assert told(held(), seen(**other)) == []

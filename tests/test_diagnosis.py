@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from xentbench import bounds, diagnosis, inputs, oracle
 from xentbench.diagnosis import Symptom
@@ -106,3 +107,37 @@ def test_unshifted_range_depends_on_dtype_and_number_of_classes():
     assert diagnosis.out_of_unshifted_range(near, oracle.solve(near, inputs.make(near, 0))).all()
     alone = dataclasses.replace(near, num_classes=1)
     assert not diagnosis.out_of_unshifted_range(alone, oracle.solve(alone, inputs.make(alone, 0))).any()
+
+
+def asked(key, logits, got, quantity=VALUE, label=0):
+    """The diagnosis of one answer to these logits of one row."""
+    problem = Problem.parse(key)
+    given = inputs.make(problem, 0)
+    given.logits.detach().copy_(torch.tensor([logits]))
+    given.target.fill_(label)
+    truth = oracle.solve(problem, given)
+    expected = diagnosis.pick(problem, truth, quantity)
+    values = np.asarray(got, dtype=float).reshape(expected.shape)
+    wrong = values != expected
+    return diagnosis.explain(
+        Symptom(problem, given, truth, quantity, values, expected, 1e-16 + 0.0 * expected, wrong, problem.dtype)
+    )
+
+
+def test_a_logarithm_of_a_probability_that_rounds_to_zero_is_told_from_an_exponent_without_a_shift():
+    zero, unshifted = "a probability that rounded to 0", "is not shifted by the maximum"
+    assert asked("N=1,C=2", [-655.0, 0.0], np.inf).startswith(zero)
+    assert asked("N=1,C=2", [-655.0, 0.0], [np.nan, np.nan], GRADIENT).startswith(zero)
+    assert unshifted in asked("N=1,C=2", [121.0, 0.0], np.inf)
+    assert unshifted in asked("N=1,C=2", [-300.0, -301.0], np.inf)
+    both = asked("N=1,C=2", [121.0, 0.0], np.inf, label=1)
+    assert "want of a shift" in both
+    assert zero in both
+    assert asked("N=1,C=2", [-3.0, 0.0], np.inf) == ""
+
+
+def test_a_number_that_float32_does_not_hold_is_no_rounding_of_one_that_it_does():
+    assert asked("N=1,C=1,dtype=float64", [0.0], -1e-9) == ""
+    assert "float32" not in asked("N=1,C=2,dtype=float64,upstream=one", [0.0, 0.0], [-0.5, 0.499999999], GRADIENT)
+    rounded = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
+    assert "computed in float32" in asked("N=1,C=2,dtype=float64,upstream=one", [0.0, 0.0], [-0.5, rounded], GRADIENT)

@@ -10,7 +10,7 @@ from test_cli import xentbench
 from training_fixtures import small_course
 from worker_fixtures import ONE_GOOD, plugin
 
-from xentbench import judging, panel, spec, trained, training
+from xentbench import judging, junit, panel, spec, trained, training
 from xentbench.judging import Judged
 from xentbench.spec import Status, UsageError
 
@@ -173,3 +173,18 @@ def test_options_of_training_that_contradict_each_other_are_refused(how: dict, t
 def test_what_is_trained_on_another_device_is_refused():
     with pytest.raises(UsageError, match="--train trains on the processor: give it without --device cuda"):
         judged(NAME, problem=("N=8,C=10,device=cuda",), train=True)
+
+
+def test_a_run_in_which_nothing_was_judged_fails_and_tells_the_reason_first(tmp_path: Path):
+    swapped = (
+        "import torch\n\ndef swapped(target, input):\n    return torch.nn.functional.cross_entropy(input, target)\n"
+    )
+    (tmp_path / "losses.py").write_text(swapped)
+    told = judged(f"{tmp_path / 'losses.py'}:swapped", problem=("N=4,C=3", "N=5,C=3", "N=5,C=3,weight=random"))
+    assert told.is_wrong
+    assert "not implemented for 'Long'" in told.unjudged.removeprefix("nothing was judged: swapped: ")
+    assert told.record()["unjudged"] == told.unjudged
+    assert told.unjudged in junit.xml(told).replace("&quot;", '"')
+    both = judged(f"{tmp_path / 'losses.py'}:swapped", NAME, problem=("N=4,C=3",))
+    assert not both.is_wrong
+    assert both.unjudged == ""

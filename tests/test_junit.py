@@ -109,6 +109,7 @@ FAILING = {
     "a stale declaration": judged(WHOLE["a declaration is stale"][0]),
     "a required option": judged(checked(RIGHT), required=("mine does not offer weight",)),
     "the baseline": judged(checked(RIGHT), changes=(Change("mine", "float32", "it became worse", fails=True),)),
+    "nothing judged": judged(WHOLE["a package is missing"][0]),
     "found before": judged(checked(RIGHT), replayed=(REPLAYED,)),
 }
 PASSING = {
@@ -117,7 +118,7 @@ PASSING = {
         checked(Verdict(Status.WRONG_VALUE, deviations=("overflow",), failures=(Failure("value", "x"),)))
     ),
     "a note": judged(checked(RIGHT), changes=(Change("mine", "float32", "it became better", fails=False),)),
-    "unsupported": judged(WHOLE["a package is missing"][0]),
+    "unsupported beside a right one": judged(WHOLE["a package is missing"][0], checked(RIGHT)),
     "nobody": judged(),
 }
 

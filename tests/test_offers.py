@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from xentbench import offers
-from xentbench.spec import Problem
+from xentbench.spec import Problem, UsageError
 
 PLAIN = Problem(batch_size=8)
 WEIGHTED = Problem(batch_size=8, weight="random")
@@ -47,3 +47,21 @@ def test_an_option_that_nobody_answered_is_refused_whatever_the_reason_and_that_
 def test_what_is_refused_for_its_sizes_is_offered_where_another_size_was_answered():
     wide = Problem(batch_size=8, num_classes=3, weight="random")
     assert offers.refused([WEIGHTED], {wide.key: "ten classes only"}) == {}
+
+
+def test_the_commonest_reason_is_one_that_was_given_not_one_that_a_signature_lacks():
+    lacks = ["does not offer weight=random"] * 3
+    assert offers.commonest([*lacks, "for two classes", "not for Long", "not for Long"]) == "not for Long"
+    assert offers.commonest([*lacks, "does not offer reduction=sum"]) == lacks[0]
+    assert offers.commonest([]) == ""
+
+
+def test_an_answer_without_rows_or_where_raising_is_right_proves_no_option():
+    empty = Problem(batch_size=0, num_classes=3, target="soft")
+    must = Problem(batch_size=2, num_classes=5, dims=(3,), invalid="label-high")
+    may = Problem(batch_size=5, num_classes=4, weight="random", label_dtype="int32")
+    soft, wide = Problem(batch_size=8, target="soft"), Problem(batch_size=8, dims=(3,))
+    refusals = {problem.key: "RuntimeError: no" for problem in (soft, wide, WEIGHTED)}
+    assert offers.refused([PLAIN, empty, must, may], refusals).keys() == {"probabilities", "k-dim", "weight"}
+    with pytest.raises(UsageError, match="got none"):
+        offers.demanded(["probabilities"], [PLAIN, empty], "--require-option")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from xentbench import inputs, panel
+from xentbench import inprocess, inputs, panel
 from xentbench.examining import examine_here
 from xentbench.posing import Question
 from xentbench.spec import (
@@ -405,6 +405,18 @@ def test_quick_panel_overflows_an_unshifted_exponent_in_every_dtype(dtype, seed)
     assert any(
         inputs.make(problem, seed).logits.double().max() > math.log(largest) for problem in problems if problem.elements
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_quick_panel_finds_the_logarithm_of_a_probability_in_a_loss_without_any_option(seed):
+    def logarithm_of_softmax(x, y):
+        return -torch.softmax(x, 1).log().gather(1, y[:, None]).mean()
+
+    def careful(x, y):
+        return (torch.logsumexp(x, 1) - x.gather(1, y[:, None])[:, 0]).mean()
+
+    found = {loss: inprocess.check(loss, QUICK, seed, shrinks=False) for loss in (logarithm_of_softmax, careful)}
+    assert [one.verdict for one in found.values()] == ["fail", "pass"]
 
 
 STARRED = ("dtype", "reduction", "weight", "label_smoothing", "ignore_index")

@@ -43,3 +43,11 @@ def test_what_is_told_is_true_of_every_failure(failed):
 def test_one_problem_fails_and_two_fail():
     assert pattern.common([Problem()], [Problem(batch_size=2)]).startswith("1 of 2 problems fails, all of them")
     assert pattern.common([Problem()], []) == "1 of 1 problem fails"
+
+
+def test_a_size_is_not_told_where_the_counter_example_is_smaller_or_many_of_that_size_pass():
+    large, small = [Problem(batch_size=n) for n in (16, 32, 64)], [Problem(batch_size=n) for n in range(1, 10)]
+    assert "16 rows or more (3 of 3 such)" in pattern.common(large, small)
+    assert "16 rows or more" in pattern.common(large, small, [Problem(batch_size=20)])
+    assert pattern.common(large, small, [Problem(batch_size=1)]) == "3 of 12 problems fail"
+    assert pattern.common(large, [*small, Problem(batch_size=128)]) == "3 of 13 problems fail"

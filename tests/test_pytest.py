@@ -80,7 +80,7 @@ def test_a_failure_tells_the_mistake_the_counter_example_and_how_to_ask_again_an
     assert "looks like: wrong sign" in told
     assert "smallest counter-example: N=1 C=2, logits [[0, 0]], target [0]: expected 0.6931, got -0.6931" in told
     assert f"ask again: xentbench parity losses.py:negated --problem cross_entropy:N=none,C=5 --seed {SEED}" in told
-    assert f"without isolation: 36 problems of xentbench's panel {panel.PANEL}, seed {SEED}" in told
+    assert f"without isolation: 37 problems of xentbench's panel {panel.PANEL}, seed {SEED}" in told
     assert "inprocess.py" not in told
     assert len(told.splitlines()) < 20
 
@@ -280,3 +280,28 @@ def test_labels_out_of_range_are_not_asked_of_a_device_that_they_would_end():
     problem = Problem.parse("N=3,C=5,invalid=label-high,device=cuda")
     found = inprocess.check(never, [problem], 0)
     assert (found.verdict, found.refused) == ("unsupported", {problem.key: inprocess.LETHAL})
+
+
+def test_a_required_option_with_another_default_fails_and_one_that_is_not_required_is_a_label(
+    repository: pytest.Pytester,
+):
+    result = ran(
+        repository,
+        """
+def other(input, target, ignore_index=-1, reduction="mean"):
+    return F.cross_entropy(input, target, ignore_index=ignore_index, reduction=reduction)
+
+ASKED = ["N=4,C=3", "N=9,C=3,ignored=0.3", "N=9,C=3,reduction=sum"]
+
+def test_label(cross_entropy_parity):
+    found = cross_entropy_parity(other, ASKED, require_options="reduction")
+    assert "another-default:ignore_index=-1" in found.labels
+
+def test_required(cross_entropy_parity):
+    cross_entropy_parity(other, ASKED, require_options=["ignore_index"])
+""",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*ignore_index is required: default of ignore_index is -1, F.cross_entropy's is -100*"]
+    )

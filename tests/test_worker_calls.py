@@ -37,6 +37,32 @@ def test_an_option_that_is_not_in_the_signature_is_a_refusal_with_its_name():
         asked(plain, "N=6,C=4,label-smoothing=0.1")
 
 
+def test_a_module_class_without_an_init_of_its_own_offers_nothing_and_is_built_without_arguments():
+    class Plain(nn.Module):
+        def forward(self, x, y):
+            return functional.cross_entropy(x, y)
+
+    entry, problem = Implementation("plain", Plain), Problem(batch_size=4, num_classes=3)
+    given = inputs.make(problem, 0)
+    assert calls.refusal(entry, Problem(batch_size=4, reduction="sum")) == "does not offer reduction=sum"
+    assert calls.bind(entry, problem, None)(given.logits, given.target).isfinite()
+
+
+def test_a_default_that_is_not_that_of_cross_entropy_is_told_as_short_inert_text():
+    def other(input, target, weight=None, ignore_index=-1, reduction="s\x1b[31m" + 99 * "u", label_smoothing=0):  # noqa: A002
+        return functional.cross_entropy(input, target, weight)
+
+    class Module(nn.Module):
+        def __init__(self, ignore_index=[-1], reduction="mean"):  # noqa: B006
+            super().__init__()
+
+    told = calls.other_defaults(other)
+    assert told == {"ignore_index": "-1", "reduction": "s " + 38 * "u"}
+    assert calls.other_defaults(Module) == {"ignore_index": "list"}
+    assert calls.other_defaults(lambda x, y, *, reduction: x.sum()) == {}
+    assert calls.other_defaults(functional.cross_entropy) == calls.other_defaults(nn.CrossEntropyLoss) == {}
+
+
 def test_what_supports_says_goes_first():
     entry = Implementation("two", functional.cross_entropy, supports=lambda p: None if p.num_classes == 2 else "C != 2")
     assert calls.refusal(entry, Problem.parse("N=6,C=2")) is None

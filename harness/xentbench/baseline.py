@@ -37,10 +37,17 @@ _DIGITS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the baseline holds of one implementation: `pass` or `unsupported`, and its accuracy in each dtype."""
+    """What the baseline holds of one implementation.
+
+    Attributes:
+        verdict: `pass` or `unsupported`.
+        dtypes: its accuracy in each.
+        other_defaults: options whose default is not that of `F.cross_entropy`; None in a file of before they were held.
+    """
 
     verdict: str
     dtypes: Mapping[str, Accuracy] = field(default_factory=dict)
+    other_defaults: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,8 @@ class Change:
 
 def make(checked: Iterable[Checked], panel: int, grid: str, seed: int) -> Baseline:
     """Return the baseline that holds what was seen."""
-    return Baseline(panel, grid, seed, {entry.entry.name: Entry(entry.verdict, entry.dtypes) for entry in checked})
+    entries = {one.entry.name: Entry(one.verdict, one.dtypes, one.entry.other_defaults) for one in checked}
+    return Baseline(panel, grid, seed, entries)
 
 
 def read(path: Path) -> Baseline:
@@ -106,7 +114,9 @@ def read(path: Path) -> Baseline:
 
 def _entry(told: Mapping[str, Any]) -> Entry:
     dtypes = {str(dtype): _accuracy(**accuracy) for dtype, accuracy in told["dtypes"].items()}
-    return Entry(str(told["verdict"]), dtypes)
+    defaults = told.get("other_defaults")
+    held = None if defaults is None else {str(name): str(text) for name, text in defaults.items()}
+    return Entry(str(told["verdict"]), dtypes, held)
 
 
 def _accuracy(checks: int, grade: str | None, bound_ratio: float | None, error_ulp: float | None) -> Accuracy:
@@ -117,7 +127,11 @@ def _accuracy(checks: int, grade: str | None, bound_ratio: float | None, error_u
 def write(path: Path, baseline: Baseline) -> None:
     """Write the file: implementations by name, errors to three digits, which is all that is ever compared."""
     entries = {
-        name: {"verdict": entry.verdict, "dtypes": {dtype: _told(one) for dtype, one in entry.dtypes.items()}}
+        name: {
+            "verdict": entry.verdict,
+            **({} if entry.other_defaults is None else {"other_defaults": dict(entry.other_defaults)}),
+            "dtypes": {dtype: _told(one) for dtype, one in entry.dtypes.items()},
+        }
         for name, entry in sorted(baseline.implementations.items())
     }
     head = {"schema": SCHEMA, "contract": CROSS_ENTROPY.name, "panel": baseline.panel, "grid": baseline.grid}
@@ -151,10 +165,24 @@ def _compare(was: Entry | None, now: Checked) -> list[Change]:
             return told
     else:
         told = []
+    told += _defaults(was, now)
     for dtype in dict.fromkeys([*was.dtypes, *now.dtypes]):
         before, after = (dtypes.get(dtype, Accuracy(0)) for dtypes in (was.dtypes, now.dtypes))
         told += [Change(name, dtype, f"{name} in {dtype}: {text}", fails) for text, fails in _steps(before, after)]
     return told
+
+
+def _defaults(was: Entry, now: Checked) -> list[Change]:
+    """Return the defaults that are others than they were: each changes what a call without the option means."""
+    if was.other_defaults is None:
+        return []
+    name, changes = now.entry.name, []
+    for option, usual in CROSS_ENTROPY.defaults.items():
+        before, after = (held.get(option, str(usual)) for held in (was.other_defaults, now.entry.other_defaults))
+        if before != after:
+            message = f"{name}: the default of {option} was {before}, is {after}"
+            changes.append(Change(name, "", message, fails=option in now.entry.offered))
+    return changes
 
 
 def _steps(was: Accuracy, now: Accuracy) -> list[tuple[str, bool]]:

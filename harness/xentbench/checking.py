@@ -96,6 +96,13 @@ class Checked:
         """Quantities compared, in all dtypes."""
         return sum(accuracy.checks for accuracy in self.dtypes.values())
 
+    @property
+    def nothing_judged(self) -> str:
+        """Why no answer of it was judged, the reason that was given most often; '' where any was, or it failed."""
+        if self.verdict != "unsupported":
+            return ""
+        return self.entry.reason or offers.commonest(self.refused.values()) or "it was asked nothing"
+
     def record(self) -> dict[str, Any]:
         """Return the entry of `parity --json`."""
         return {
@@ -109,6 +116,8 @@ class Checked:
             "failures": [dict(failure) for failure in self.failures],
             "pattern": self.pattern,
             "refused": dict(self.refused),
+            "other_defaults": dict(self.entry.other_defaults),
+            "nothing_judged": self.nothing_judged,
             "not_offered": dict(self.not_offered),
             "bound_ratio": _largest(accuracy.bound_ratio for accuracy in self.dtypes.values()),
             "error_ulp": _largest(accuracy.error_ulp for accuracy in self.dtypes.values()),
@@ -206,6 +215,7 @@ def conclude(
     occurred = {code for verdict in answered.values() for code in verdict.deviations}
     stale = [d.code for d in entry.deviations if d.code not in occurred] if whole_panel else []
     failures += [_stale(code) for code in stale]
+    smallest = [found.problem for found in (shrunk or {}).values()]
     labels = ["under-torch.compile"] if entry.wrapped else []
     labels += [label for verdict in answered.values() for label in verdict.labels]
     return Checked(
@@ -215,7 +225,7 @@ def conclude(
         dtypes=_by_dtype(answered),
         labels=tuple(dict.fromkeys([*labels, *(f"declared-deviation:{code}" for code in sorted(occurred))])),
         failures=tuple(failures),
-        pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong]) if wrong else "",
+        pattern=pattern.common(list(wrong), [p for p in answered if p not in wrong], smallest) if wrong else "",
         refused=refused,
         not_offered=not_offered,
         verdicts=told,

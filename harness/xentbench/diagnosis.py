@@ -212,9 +212,26 @@ def _without_last_class(symptom: Symptom) -> bool:
     return symptom.fits_answer_to(dataclasses.replace(symptom.inputs, logits=logits))
 
 
-def _unshifted(symptom: Symptom) -> bool:
-    """Return whether NaN or inf came, and only where an exponent overflows or underflows without a shift."""
-    rows = out_of_unshifted_range(symptom.problem, symptom.truth)
+def _overflows(symptom: Symptom) -> Flags:
+    """Return `(rows,)`: where `sum exp(x)` overflows unless the maximum is subtracted, or all of it underflows."""
+    form = bounds.Format.of(symptom.problem.dtype)
+    largest = symptom.truth.rows.largest
+    over = largest > np.log(form.largest) - np.log(symptom.problem.num_classes)
+    under = (largest < np.log(form.tiny)) & np.isfinite(largest)
+    result: Flags = (over | under) & (symptom.truth.rows.valid > 0.0)
+    return result
+
+
+def _rounds_to_zero(symptom: Symptom) -> Flags:
+    """Return `(rows,)`: where a probability that matters is too small for the dtype, the maximum subtracted or not."""
+    rows = symptom.truth.rows
+    below = rows.largest - rows.lowest
+    result: Flags = (below > -np.log(bounds.Format.of(symptom.problem.dtype).tiny)) & (rows.valid > 0.0)
+    return result & np.isfinite(below)
+
+
+def _breaks_in(symptom: Symptom, rows: Flags) -> bool:
+    """Return whether NaN or inf came, and wrong are these rows alone (of a sum or mean: there is one of them)."""
     broken = symptom.wrong & ~np.isfinite(symptom.got)
     if symptom.quantity == "value" and symptom.problem.reduction != "none":
         return bool(rows.any() and broken.any())
@@ -250,13 +267,35 @@ def _coarser(symptom: Symptom, dtype: str) -> bool:
         parts = [of(problem, truth, block, model, stored=False) for block in blocks(problem, symptom.inputs)]
         allowed = np.concatenate(parts)
     error = bounds.need(symptom.got, symptom.expected, symptom.dtype)
-    return bool(bounds.passes(error, np.where(np.isfinite(allowed), allowed, 0.0)).all())
+    # A truth that the coarser dtype holds may be missed there by a rounding, but not by a number that it cannot hold.
+    plain = symptom.wrong & _holds(dtype, symptom.expected) & ~_holds(dtype, symptom.got)
+    return bool(bounds.passes(error, np.where(np.isfinite(allowed), allowed, 0.0)).all() and not plain.any())
 
 
+def _holds(dtype: str, values: Array) -> Flags:
+    """Return which of the values are numbers of a dtype."""
+    given = torch.from_numpy(np.array(values))
+    return np.asarray(given.to(getattr(torch, dtype)).to(torch.float64) == given)
+
+
+ROUNDED: Final = (
+    "a probability that rounded to 0 before its logarithm was taken: use log_softmax, or logsumexp minus the logit"
+)
 SUSPECTS: Final[tuple[tuple[str, Hypothesis], ...]] = (
     ("zero: no gradient at all arrives", lambda s: s.quantity != "value" and _zero(s)),
     ("wrong sign: the negated answer fits", lambda s: s.fits(-s.expected)),
-    ("the exponent is not shifted by the maximum: exp overflows or underflows", _unshifted),
+    (
+        f"exp overflows for want of a shift by the maximum, or {ROUNDED}",
+        lambda s: _breaks_in(s, _overflows(s)) and _breaks_in(s, _rounds_to_zero(s)),
+    ),
+    (
+        "the exponent is not shifted by the maximum: exp overflows or underflows",
+        lambda s: _breaks_in(s, _overflows(s)),
+    ),
+    (
+        ROUNDED,
+        lambda s: _breaks_in(s, _rounds_to_zero(s)),
+    ),
     ("upstream gradient ignored: the gradient for upstream all ones fits", lambda s: _other_upstream(s, _ones)),
     ("upstream gradient: its first element is used for all rows", lambda s: _other_upstream(s, _first)),
     ("summed instead of averaged (1/N is missing)", lambda s: _times_divisor(s, 1.0)),

@@ -93,10 +93,21 @@ class Judged:
     notes: tuple[str, ...] = ()
 
     @property
+    def unjudged(self) -> str:
+        """Why no answer of anybody was judged, in one sentence; '' where any was. Nothing judged is nothing passed."""
+        if not self.checked or any(not entry.nothing_judged for entry in self.checked):
+            return ""
+        told = "; ".join(f"{entry.entry.name}: {entry.nothing_judged}" for entry in self.checked)
+        return f"nothing was judged: {told}"
+
+    @property
     def is_wrong(self) -> bool:
-        """Whether anything failed: an answer, one found before, a training, a required option, the baseline."""
+        """Whether anything failed: an answer, one found before, a training, a required option, the baseline.
+
+        A run in which nothing was judged fails too.
+        """
         failed = any(entry.verdict in ("fail", "error") for entry in self.checked)
-        failed = failed or any(one.status.is_wrong for one in self.trained)
+        failed = failed or bool(self.unjudged) or any(one.status.is_wrong for one in self.trained)
         return failed or bool(self.replayed or self.required) or any(change.fails for change in self.changes)
 
     def record(self) -> dict[str, Any]:
@@ -108,6 +119,7 @@ class Judged:
             "implementations": {entry.entry.name: entry.record() for entry in self.checked},
             "replayed": [dict(failure) for failure in self.replayed],
             "required": list(self.required),
+            "unjudged": self.unjudged,
             "changes": [change.record() for change in self.changes],
             "trainings": [one.record() for one in self.trained],
         }

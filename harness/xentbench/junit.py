@@ -33,8 +33,8 @@ def xml(told: Judged) -> str:
 
     A failure's message is the first thing that is wrong; its text holds all, with counter-example, the command that
     asks again and code that reproduces it. What was refused or does not fit here is skipped, with the reason. Where the
-    run fails for something that is no answer (a required option, the baseline, what was found before), a suite of gates
-    has a failed case of it: the report has a failure or an error exactly where the exit code is 1.
+    run fails for something that is no answer (a required option, the baseline, what was found before, nobody judged), a
+    suite of gates has a failed case of it: the report has a failure or an error exactly where the exit code is 1.
     """
     document = JUnitXml("xentbench parity")
     for name, cases in _suites(told):
@@ -54,6 +54,7 @@ def _suites(told: Judged) -> Iterator[tuple[str, list[TestCase]]]:
         trained = [_training(one, told.seed) for one in told.trained if one.implementation == name]
         yield name, [*_cases(entry), *trained, *(_case(name, key, Skipped(_line(why))) for key, why in skipped.items())]
     gates = [
+        *([_case("judged", "anything", Failure(_line(told.unjudged)))] if told.unjudged else []),
         *(_case("require-option", sentence, Failure(_line(sentence))) for sentence in told.required),
         *(_case("baseline", change.message, Failure(_line(change.message))) for change in told.changes if change.fails),
         *(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
+_LACKS: Final = re.compile(rf"does not offer ({'|'.join(CROSS_ENTROPY.options)})=")
+"""Reasons that were read off a signature, and nobody gave."""
+
+
+def proves(problem: Problem) -> bool:
+    """Whether an answer shows that the options are offered: without rows, or where raising is right, it shows none."""
+    return problem.rows > 0 and not problem.must_raise and not problem.may_raise
 
 
 def exercised(problem: Problem) -> frozenset[str]:
@@ -33,7 +41,7 @@ def demanded(names: Iterable[str], problems: Sequence[Problem], by: str) -> tupl
         UsageError: an unknown option, or one that no problem makes a difference of.
     """
     wanted = tuple(dict.fromkeys(names))
-    posed = frozenset[str]().union(*map(exercised, problems))
+    posed = frozenset[str]().union(*(exercised(problem) for problem in problems if proves(problem)))
     for name in wanted:
         if name not in OPTIONS:
             msg = f"{by} {name!r} is unknown: {nearest(name, OPTIONS)}"
@@ -49,12 +57,13 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
 
     A problem may exercise several options and be refused for one of them, or for its sizes. So an option counts as
     refused where a reason names it, or where no problem that exercises it was answered, which is then said.
+    Answers that prove nothing (see `proves`) count as none.
 
     Args:
         answered: problems that were not refused.
         refusals: problem key -> reason.
     """
-    offered = frozenset[str]().union(*map(exercised, answered))
+    offered = frozenset[str]().union(*(exercised(problem) for problem in answered if proves(problem)))
     found: dict[str, str] = {}
     for option in OPTIONS:
         reasons = [reason for key, reason in refusals.items() if option in exercised(Problem.parse(key))]
@@ -65,6 +74,19 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
             reason = min(reasons, key=lambda reason: (bool(_named(reason)), len(reason)))
             found[option] = f"no problem with it was answered ({reason})"
     return found
+
+
+def default_told(name: str, text: str) -> str:
+    """Return, in a sentence, what another default than that of `F.cross_entropy` comes to."""
+    expected = CROSS_ENTROPY.defaults[name]
+    return f"default of {name} is {text}, F.cross_entropy's is {expected}: a call without it means something else"
+
+
+def commonest(reasons: Iterable[str]) -> str:
+    """Return the reason that was given most often, what a signature lacks only where there is no other; '' of none."""
+    given = list(reasons)
+    told = [reason for reason in given if not _LACKS.match(reason)] or given
+    return Counter(told).most_common(1)[0][0] if told else ""
 
 
 def _named(reason: str) -> set[str]:

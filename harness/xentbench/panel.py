@@ -17,7 +17,7 @@ from xentbench.spec import DTYPE_BYTES, Problem, UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-PANEL: Final = 2
+PANEL: Final = 3
 """Number of this set of problems; it changes with every change of them, so that verdicts say what they rest on."""
 
 Axes = dict[str, Any]
@@ -92,6 +92,7 @@ _QUICK: Final = (
     "N=16,C=10,dtype=bfloat16,logits=wide,reduction=none",
     "N=16,C=10,dtype=float16,scale=10.0,reduction=none",
     "N=16,C=10,offset=-300.0",
+    "N=16,C=10,scale=100.0,labels=unlikely",  # of a probability that rounds to 0, for losses without any option
     # What must be refused, and what may be.
     "N=3,C=5,invalid=label-high",
     "N=3,C=5,invalid=label-low,reduction=none",

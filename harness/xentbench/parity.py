@@ -69,11 +69,18 @@ def judge(question: Question, answers: Answers, declared: Description) -> Verdic
         checks=sum(outcome.checks for outcome in outcomes),
         failures=tuple(finding.failure for finding in findings),
         deviations=_explaining(case, findings),
-        labels=tuple(sorted({*answers.notes, *(label for outcome in outcomes for label in outcome.labels)})),
+        labels=_labels(answers, declared, outcomes),
         bound_ratio=max((outcome.bound_ratio for outcome in outcomes if outcome.bound_ratio is not None), default=None),
         error_ulp=max((outcome.error_ulp for outcome in outcomes if outcome.error_ulp is not None), default=None),
         reason=findings[0].failure.message if findings else "",
     )
+
+
+def _labels(answers: Answers, declared: Description, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """Return what must be known, a default that means something else included; no label has a comma."""
+    defaults = (f"another-default:{name}={text}" for name, text in declared.other_defaults.items())
+    seen = (label for outcome in outcomes for label in outcome.labels)
+    return tuple(sorted({*answers.notes, *(text.replace(",", ";") for text in defaults), *seen}))
 
 
 def _not_refused(problem: Problem, answers: Answers) -> Verdict:

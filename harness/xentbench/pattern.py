@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from xentbench.spec import Problem, counted
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 TELLING_RATIO: Final = 1.5
 """A condition is told where the share of failures among the problems that meet it is so many times that among all."""
+TELLING_SHARE: Final = 0.8
+"""Of sizes more is asked, since every failure has some: at least this share of the problems beyond them fails."""
 _SIZES: Final = ("batch_size", "num_classes", "dims", "contract", "seed", "device", "ignored")
 _PRESENT: Final[dict[str, Condition]] = {
     "ignored rows": lambda p: p.has_index_target and p.ignored > 0.0,
@@ -29,8 +32,24 @@ _PRESENT: Final[dict[str, Condition]] = {
 }
 
 
-def common(failed: Collection[Problem], passed: Collection[Problem]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A condition on sizes."""
+
+    axis: str
+    least: int
+
+    def __call__(self, problem: Problem) -> bool:
+        return bool(getattr(problem, self.axis) >= self.least)
+
+
+def common(failed: Collection[Problem], passed: Collection[Problem], smallest: Collection[Problem] = ()) -> str:
     """Return a sentence on how many problems fail and the one condition that all of them, and fewest others, meet.
+
+    Args:
+        failed: problems that are answered wrong.
+        passed: problems that are answered right.
+        smallest: sizes of the smallest counter-examples; what these contradict is not told.
 
     Example: `11 of 178 problems fail, all of them with logits-layout=transposed (11 of 24 such)`.
     """
@@ -42,6 +61,7 @@ def common(failed: Collection[Problem], passed: Collection[Problem]) -> str:
         (sum(map(condition, passed)), place, name)
         for place, (name, condition) in enumerate(_conditions(failed))
         if all(map(condition, failed))
+        and not (isinstance(condition, _Size) and _misleads(condition, passed, failed, smallest))
     ]
     if not meeting:
         return head
@@ -62,15 +82,23 @@ def _conditions(failed: Collection[Problem]) -> Iterator[tuple[str, Condition]]:
             yield f"{axis.metadata['key']}={value}", _is(axis.name, value)
     fewest, least = min(p.num_classes for p in failed), min(p.rows for p in failed)
     if fewest > 1:
-        yield f"C of {fewest} or more", lambda p: p.num_classes >= fewest
+        yield f"C of {fewest} or more", _Size("num_classes", fewest)
     if least > 1:
-        yield f"{least} rows or more", lambda p: p.rows >= least
+        yield f"{least} rows or more", _Size("rows", least)
     yield from (
         (f"{one} and {other}", _both(_PRESENT[one], _PRESENT[other]))
         for one in _PRESENT
         for other in _PRESENT
         if one < other
     )
+
+
+def _misleads(
+    size: _Size, passed: Collection[Problem], failed: Collection[Problem], smallest: Collection[Problem]
+) -> bool:
+    """Whether smaller problems fail too, or too many of this size do not."""
+    share = len(failed) / (len(failed) + sum(map(size, passed)))
+    return share < TELLING_SHARE or not all(map(size, smallest))
 
 
 def _is(name: str, value: object) -> Condition:

@@ -30,7 +30,7 @@ from xentbench import panel
 from xentbench.spec import Problem, UsageError, inert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from xentbench.checking import Checked
 
@@ -53,7 +53,7 @@ def parity_problems(grid: str = "quick") -> list[Any]:
     """Return the problems of a panel for `pytest.mark.parametrize`, each named by its key, in an order that stays.
 
     Args:
-        grid: `quick` (36 problems, some seconds for all of them), `full` (179), or `compiled` (12).
+        grid: `quick` (37 problems, some seconds for all of them), `full` (180), or `compiled` (12).
 
     Raises:
         UsageError: no panel of that name.
@@ -95,8 +95,8 @@ class CrossEntropyParity:
             grid: `quick` (default), `full` or `compiled`.
             seed: in place of `--xentbench-seed`.
             device: in place of `--xentbench-device`, e.g. `cuda`.
-            require_options: options that must be offered: `weight`, `ignore_index`, `reduction`, `label_smoothing`,
-                `probabilities`, `k-dim`.
+            require_options: options that must be offered, with the default of `F.cross_entropy`: `weight`,
+                `ignore_index`, `reduction`, `label_smoothing`, `probabilities`, `k-dim`.
             compile: put it under `torch.compile`, anew for every problem; asks the compiled panel unless told.
 
         Returns:
@@ -121,9 +121,12 @@ class CrossEntropyParity:
         if found is None:  # outside of the handler, which would show the error once more
             pytest.fail(f"xentbench: {misused}", pytrace=False)
         missing = {option: found.not_offered[option] for option in demanded if option in found.not_offered}
-        if found.verdict in ("fail", "error") or missing:
+        others = {option: text for option, text in found.entry.other_defaults.items() if option in demanded}
+        told = [f"{option} is required and not offered: {why}" for option, why in missing.items()]
+        told += [f"{option} is required: {offers.default_told(option, text)}" for option, text in others.items()]
+        if found.verdict in ("fail", "error") or told:
             self._failed[found.entry.name] += 1
-            pytest.fail(_told(found, missing, len(asked), used), pytrace=False)
+            pytest.fail(_told(found, told, len(asked), used), pytrace=False)
         if found.verdict == "unsupported":
             pytest.skip(_refused(found))
         return found
@@ -151,9 +154,9 @@ def _placed(
     return placed
 
 
-def _told(found: Checked, missing: Mapping[str, str], asked: int, seed: int) -> str:
+def _told(found: Checked, missing: Sequence[str], asked: int, seed: int) -> str:
     """Return what a person reads: the worst failure, what fails have in common, how to ask again, and by what."""
-    lines = [*_failures(found), *(f"{option} is required and not offered: {why}" for option, why in missing.items())]
+    lines = [*_failures(found), *missing]
     head = inert(f"{found.entry.name}: {lines[0]}", LONGEST)
     pattern = [found.pattern] if found.pattern and asked > 1 else []
     count = f"{asked} problems" if asked > 1 else "1 problem"
@@ -186,7 +189,7 @@ def _failures(found: Checked) -> Iterator[str]:
 
 def _refused(found: Checked) -> str:
     """Return why nothing was judged."""
-    reasons = dict.fromkeys(found.refused.values()) or {found.entry.reason: None}
+    reasons = dict.fromkeys([found.nothing_judged, *found.refused.values()])
     return inert(f"{found.entry.name}: {'; '.join(reasons)}", LONGEST)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from xentbench import environment
+from xentbench import environment, offers
 from xentbench.console import errors, printable
 from xentbench.spec import Outcome, Side, counted
 
@@ -74,7 +74,8 @@ def judged(told: Judged) -> None:
         _failure(out, failure)
     for key, reason in told.posed.skipped.items():
         out.print(f"skipped {printable(key)}: {printable(reason)}", soft_wrap=True)
-    for message in (*told.required, *(change.message for change in told.changes if change.fails)):
+    unjudged = (told.unjudged,) if told.unjudged else ()
+    for message in (*unjudged, *told.required, *(change.message for change in told.changes if change.fails)):
         out.print(f"[red]fails[/red] {printable(message)}", soft_wrap=True)
     for message in (*(change.message for change in told.changes if not change.fails), *told.notes):
         out.print(f"[yellow]note[/yellow] {printable(message)}", soft_wrap=True)
@@ -116,6 +117,10 @@ def _remarks(out: Console, entry: Checked) -> None:
     name = printable(entry.entry.name)
     if entry.labels:
         out.print(f"{name}: {printable(', '.join(entry.labels))}", style="dim", soft_wrap=True)
+    for option, text in entry.entry.other_defaults.items():
+        out.print(f"{name}: {printable(offers.default_told(option, text))}", soft_wrap=True)
+    if entry.nothing_judged:
+        out.print(f"{name}: nothing was judged: {printable(entry.nothing_judged)}", soft_wrap=True)
     if not entry.refused:
         return
     out.print(f"{name} refused {counted(len(entry.refused), 'problem')}:", style="dim", soft_wrap=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +18,27 @@ class Contract:
     Attributes:
         name: as problem keys, journals and JSON carry it.
         arguments: positional, in order.
-        options: by keyword.
+        defaults: of the options, which go by keyword.
         differentiable: arguments that a gradient may be asked for.
         baseline: the implementation that ratios are taken to.
     """
 
     name: str
     arguments: tuple[str, ...]
-    options: tuple[str, ...]
+    defaults: Mapping[str, object]
     differentiable: tuple[str, ...]
     baseline: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the keyword arguments."""
+        return tuple(self.defaults)
 
 
 CROSS_ENTROPY: Final = Contract(
     name="cross_entropy",
     arguments=("input", "target"),
-    options=("weight", "ignore_index", "reduction", "label_smoothing"),
+    defaults={"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0},
     differentiable=("input", "target"),
     baseline="F.cross_entropy",
 )

@@ -194,6 +194,7 @@ class Description:
         work: what it does differently as work.
         refusals: problem key to the reason why this problem is not supported.
         offered: options of `F.cross_entropy` that its signature takes; none of a factory, which is not built to tell.
+        other_defaults: of these the ones whose default is not that of `F.cross_entropy`, with their own.
     """
 
     name: str
@@ -211,6 +212,7 @@ class Description:
     work: WorkContract = WorkContract()
     refusals: dict[str, str] = field(default_factory=dict)
     offered: tuple[str, ...] = ()
+    other_defaults: dict[str, str] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -239,4 +241,5 @@ class Description:
             work=WorkContract(**told["work"]),
             refusals={str(key): inert(str(reason)) for key, reason in told["refusals"].items()},
             offered=tuple(map(str, told["offered"])),
+            other_defaults={str(name): inert(str(text), 40) for name, text in told["other_defaults"].items()},
         )

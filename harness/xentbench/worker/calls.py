@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from xentbench.inputs import Answers, Inputs, another, asks_more, direction
-from xentbench.spec import CROSS_ENTROPY, DTYPE_BYTES, Implementation, Phase, Problem
+from xentbench.spec import CROSS_ENTROPY, DTYPE_BYTES, Implementation, Phase, Problem, inert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 OPTIONS: Final = frozenset(CROSS_ENTROPY.options)
+DEFAULTS: Final = CROSS_ENTROPY.defaults
+LONGEST_DEFAULT: Final = 40
+"""Characters of a default that are told."""
+_PLAIN: Final = (int, float, str, type(None))
 INPUTS: Final = ("logits", "target", "weight")
 _TENSOR: Final = torch.Tensor
+_MODULE: Final = torch.nn.Module
 """Bound before any implementation is loaded."""
 REFUSALS: Final = (RuntimeError, NotImplementedError)
 """What autograd, and a careful backward, raise where a graph cannot be gone through again or has no derivative."""
@@ -52,6 +57,8 @@ def options_of(problem: Problem, weight: torch.Tensor | None) -> dict[str, Any]:
 
 def offered_options(function: Callable[..., Any]) -> frozenset[str]:
     """Return which options of `F.cross_entropy` the callable's signature takes (of a class, its constructor's)."""
+    if isinstance(function, type) and getattr(function, "__init__", None) is _MODULE.__init__:
+        return frozenset()  # inherited: it takes anything in its signature, and refuses all of it
     # A module instance is called through `Module.__call__(*args, **kwargs)`, which says nothing.
     signed = function.forward if isinstance(function, torch.nn.Module) else function
     try:
@@ -61,6 +68,29 @@ def offered_options(function: Callable[..., Any]) -> frozenset[str]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return OPTIONS
     return OPTIONS & frozenset(parameters)
+
+
+def other_defaults(function: Callable[..., Any]) -> dict[str, str]:
+    """Return the options whose default is not that of `F.cross_entropy`, each with its own, as short text.
+
+    The judge gives every option, so that it never sees a default; an option without one has nothing to compare.
+    """
+    signed = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        parameters = inspect.signature(signed).parameters
+    except (TypeError, ValueError):
+        return {}
+    offered = offered_options(function)
+    given = {name: parameters[name].default for name in DEFAULTS if name in offered and name in parameters}
+    return {
+        name: inert(str(default) if isinstance(default, _PLAIN) else type(default).__name__, LONGEST_DEFAULT)
+        for name, default in given.items()
+        if default is not inspect.Parameter.empty and not _is_same(default, DEFAULTS[name])
+    }
+
+
+def _is_same(default: object, expected: object) -> bool:
+    return isinstance(default, _PLAIN) and default == expected
 
 
 def exercised(problem: Problem) -> dict[str, Any]:

@@ -372,6 +372,7 @@ def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Rec
         "work": dataclasses.asdict(entry.work),
         "refusals": refusals,
         "offered": [] if missing or entry.factory else sorted(calls.offered_options(entry.function)),
+        "other_defaults": {} if missing or entry.factory else calls.other_defaults(entry.function),
     }
 
 
