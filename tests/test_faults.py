@@ -25,8 +25,8 @@ REPRESENTATIVES = {
     *("import-loops", "import-escapes-in-its-message", "import-lacks-a-package", "off-by-a-percent"),
     *("without-a-gradient", "zeroes-its-input", "promises-too-much", "prints-bytes-and-escapes", "says-farewell"),
 }
-ELSEWHERE = {Status.SKIPPED, Status.STALE, Status.TAMPERED}
-"""Statuses that come of the plan, or of what is asked while calls are timed."""
+ELSEWHERE = {Status.SKIPPED, Status.STALE, Status.TAMPERED, Status.TRAINS_DIFFERENTLY}
+"""Statuses that come of the plan, of what is asked while calls are timed, or of training (`test_training`)."""
 
 
 def named(names: set[str] | None = None):
