@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from xentbench.report.picks import spread
 from xentbench.report.reasons import unanswered_as_code
 from xentbench.report.standing import DECLARED, WRONG, Entry, Standing, answer, standings
 from xentbench.report.text import SIGNS, code_span, plain
@@ -68,7 +69,7 @@ def inert_answer(view: View, stands: tuple[Standing, ...], longest: int = 0) -> 
 
 
 def _cut(view: View, stands: tuple[Standing, ...]) -> _Cut:
-    problems = _few(view)
+    problems = tuple(map(str, spread(view.problems, COLUMNS).index))
     largest = max(problems, key=lambda key: (view.problems["elements"][key], problems.index(key)), default="")
     ranked = sorted(stands, key=lambda stand: _rank(stand, largest))
     shown, rest = tuple(ranked[:ROWS]), ranked[ROWS:]
@@ -81,17 +82,6 @@ def _cut(view: View, stands: tuple[Standing, ...]) -> _Cut:
         told.append(f"{len(view.problems) - len(problems)} of {len(view.problems)} problems")
     left_out = f"Not shown: {' and '.join(told)}; `report.md` and `report.html` have all." if told else ""
     return _Cut(shown, problems, left_out)
-
-
-def _few(view: View) -> tuple[str, ...]:
-    """Return the keys of a few problems in plan order, spread over the sizes: smallest and largest are among them."""
-    keys = list(map(str, view.problems.index))
-    if len(keys) <= COLUMNS:
-        return tuple(keys)
-    by_size = sorted(keys, key=lambda key: (float(np.nan_to_num(view.problems["elements"][key])), keys.index(key)))
-    places = np.linspace(0, len(keys) - 1, COLUMNS).round().astype(int)
-    chosen = {by_size[place] for place in places}
-    return tuple(key for key in keys if key in chosen)
 
 
 def _rank(stand: Standing, problem: str) -> tuple[bool, bool, float]:
