@@ -100,6 +100,29 @@ def test_rows_may_be_added_up_one_after_the_other(key: str):
     assert np.std(changed.losses) > 1000 * np.max(changed.allowed)
 
 
+def through_the_maximum(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    logits = logits.float()
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    return (shifted.exp().sum(1).log() - shifted.gather(1, target[:, None])[:, 0]).mean()
+
+
+@pytest.mark.parametrize("logits", ["", ",logits=equal", ",logits=uniform,scale=0.01", ",logits=peaked"])
+@pytest.mark.parametrize(
+    "size", ["N=32,C=10", "N=32,C=100", "N=128,C=1000", "N=8,C=10000", "N=8,C=1000,dtype=bfloat16"]
+)
+def test_autograd_may_go_through_the_maximum(size: str, logits: str):
+    """The judge passes such losses; their maximum's entry has an error of its own, however small the entry is."""
+    problem = Problem.parse(size + logits)
+    challenge, changed = asked(problem, 1, 6)
+    for call, seen in enumerate(refreshed(problem, 1, 6)):
+        x = seen.logits.clone().requires_grad_()
+        through_the_maximum(x, seen.target).backward(seen.upstream.float())
+        right, allowed = challenge.gradient(changed, call, np.arange(problem.rows))
+        assert (np.abs(x.grad.double().numpy() - right) <= 0.7 * allowed).all()
+        stale, _ = challenge.gradient(changed, call - 1, np.arange(problem.rows))
+        assert (np.abs(stale - right) > allowed).any()
+
+
 @pytest.mark.parametrize(("rows", "is_finite"), [(65536, False), (4096, True)])
 def test_beyond_the_end_of_the_format_infinity_is_right(rows: int, *, is_finite: bool):
     problem = Problem.parse(f"N={rows},C=4,reduction=sum,dtype=float16")

@@ -99,6 +99,7 @@ class Challenge:
         self._relative = SUMMING * problem.num_classes * adds_up
         # Relative errors of a sum over the rows, and of the divisor where that is one too.
         self._added = ADDING * math.sqrt(problem.rows) * adds_up
+        self._through_maximum = ROUNDINGS * unit + ADDING * math.sqrt(problem.num_classes) * adds_up
         is_weighted_mean = problem.reduction == "mean" and problem.has_index_target and weight is not None
         self._divided = self._added if is_weighted_mean else 0.0
         self._at_once = max(1, _AT_ONCE // max(1, problem.num_classes))
@@ -159,6 +160,9 @@ class Challenge:
             factor = np.broadcast_to(upstream / self._divisors(changed.labels)[call, 0], (len(rows),))[:, None]
             spread = 1.0 + np.abs(logsumexp) + np.abs(logits)
             allowed = np.abs(softmax) * (self._unit * ROUNDINGS * spread + self._relative)
+            # Where autograd goes through the maximum too, its entry is less the sum of the row's others, near 0 but
+            # for roundings of numbers that add up to 1: no share of the entry, which may be small.
+            allowed[at, logits.argmax(axis=1)] += np.abs(target).sum(axis=1) * self._through_maximum
             allowed = np.abs(factor) * (allowed + self._unit * ROUNDINGS * np.abs(target))
             right = factor * (softmax - target)
             return right, allowed + self._divided * np.abs(right) + _smallest(problem)
