@@ -134,6 +134,7 @@ BAD = {
     "a table": ("phase = {a = 1}", "xentbench.phase expected text or a list of it"),
     "a date": ("grid = 2026-01-01", "xentbench.grid expected text or a list of it"),
     "a grid that is built in": ("[tool.xentbench.grids]\nsmall = ['N=8,C=10']", "grids.small expected a name that no"),
+    "a grid that is unknown": ('grid = ["ourz"]\n[tool.xentbench.grids]\nours = ["N=8,C=10"]', "did you mean 'ours'"),
     "a panel": ("[tool.xentbench.grids]\nquick = ['N=8,C=10']", "grids.quick expected a name that no grid"),
 }
 

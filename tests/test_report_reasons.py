@@ -39,6 +39,15 @@ def test_skipped_cells_have_a_line_of_their_own() -> None:
     ]
 
 
+def test_what_is_wrong_is_told_with_its_first_reason_unless_it_was_declared() -> None:
+    run = ended("RuntimeError: no kernel for 3 bits", status="raised", verdict="")
+    first = run.cells.iloc[0]
+    (line,) = unanswered(View.of(run))
+    assert line == f"{first['implementation']} is raised at (8, 10): RuntimeError: no kernel for 3 bits"
+    declared = run.verdicts.assign(deviations=[("overflow",)] * len(run.verdicts))
+    assert unanswered(View.of(replace(run, verdicts=declared))) == []
+
+
 def test_where_every_cell_has_an_answer_nothing_is_said() -> None:
     assert unanswered(View.of(ended())) == []
 

@@ -137,6 +137,16 @@ def test_a_worker_gets_a_scrubbed_environment_and_a_scratch_folder_that_goes(tmp
     assert not Path(folder).exists()
 
 
+def test_a_relative_pythonpath_means_the_folder_that_it_meant_outside(tmp_path: Path, monkeypatch):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "beside.py").write_text("NAME = 'tells'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "src")
+    text = "import beside\n@implementation(beside.NAME)\ndef tells(input, target, **o):\n    return input.sum()\n"
+    with ready(plugin(tmp_path, text), "tells", None) as worker:  # a template has it from its start
+        assert worker.alive
+
+
 DAEMONS = """
 import os, subprocess, time
 def tell(pid):

@@ -178,6 +178,11 @@ def _value(found: Settings, key: str, param: click.Option, value: object) -> Any
         expected = f"what --{_key(param)} takes ({error.message.rstrip('.')})"
         raise found.error(key=key, expected=expected, got=value) from None
     _try_callback(found, key, param, listed)
+    if param.name == "grid":  # whichever verb runs, and with the file's name, as all else here
+        known = {*options.JUDGED, *found.grids}
+        for one in listed:
+            if one not in known:
+                raise found.error(key=key, expected=f"names of grids: {nearest(str(one), sorted(known))}", got=one)
     return listed if param.multiple else listed[0]
 
 

@@ -300,8 +300,11 @@ def write_text(path: str, text: str) -> None:
         return
     file = Path(path)
     if file.exists() and not file.is_file():  # a pipe or a device: it is written to, never replaced
-        with file.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        try:
+            with file.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error  # what a device refuses names no file
     else:
         write_atomically(file.resolve(), text)
 

@@ -311,6 +311,8 @@ def _pipes() -> tuple[tuple[int, int, int], wire.Channel, Printed]:
 
 def _environment(scratch: str, added: Mapping[str, str]) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("CUDA")}
+    if "PYTHONPATH" in passed:  # a worker runs in a folder of its own
+        passed["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, passed["PYTHONPATH"].split(os.pathsep)))
     return {
         "TMPDIR": scratch,
         **{name: value for name, value in passed.items() if name != "TMPDIR"},

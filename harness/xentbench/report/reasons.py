@@ -1,4 +1,4 @@
-"""Why cells have no answer: what is inconclusive or skipped, counted by kind of reason."""
+"""Why cells have no answer: what is wrong, and what is inconclusive or skipped, counted by kind of reason."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from xentbench.report.text import code_span, plain
+from xentbench.report.view import is_wrong
 from xentbench.spec import Comparison, Status, counted
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _MORE_TIME: Final = ("rounds", "half-width")
 
 
 def unanswered(view: View, mark: Callable[[str], str] = plain) -> list[str]:
-    """Return a line on the cells that are inconclusive and one on those that were skipped, where there are such.
+    """Return a line on each that is wrong, one on the inconclusive cells and one on the skipped, where there are such.
 
     Args:
         view: the run.
@@ -35,14 +36,30 @@ def unanswered(view: View, mark: Callable[[str], str] = plain) -> list[str]:
         "inconclusive": cells.loc[timed & (cells["verdict"] == Comparison.INCONCLUSIVE), "reason"],
         "skipped": cells.loc[cells["status"] == Status.SKIPPED, "reason"],
     }
-    return [
+    lines = [
         _line(word, [plain(one, LONGEST) for one in reasons], mark) for word, reasons in groups.items() if any(reasons)
     ]
+    return [*_wrong(view, mark), *lines]
 
 
 def unanswered_as_code(view: View) -> list[str]:
     """Return the same for Markdown: every reason is in a code span."""
     return unanswered(view, code_span)
+
+
+def _wrong(view: View, mark: Callable[[str], str]) -> list[str]:
+    """Return what is wrong of each implementation, its first reason told; a declared deviation is not."""
+    own = ["implementation", "problem"]
+    declared = set(view.verdicts.loc[view.verdicts["deviations"].map(bool), own].itertuples(index=False, name=None))
+    found = view.cells[view.cells["status"].map(is_wrong)].drop_duplicates(own).to_dict("records")
+    held = [one for one in found if (one["implementation"], one["problem"]) not in declared]
+    first = list({one["implementation"]: one for one in reversed(held)}.values())[::-1]
+    lines = [
+        f"{mark(plain(one['implementation']))} is {mark(plain(one['status']))} at {mark(plain(one['label']))}: "
+        f"{mark(plain(one['reason'], LONGEST)) or 'no reason told'}"
+        for one in first[:KINDS]
+    ]
+    return lines + ([f"and {counted(len(first) - KINDS, 'other')} wrong"] if len(first) > KINDS else [])
 
 
 def _line(word: str, reasons: list[str], mark: Callable[[str], str]) -> str:
