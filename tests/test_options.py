@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from xentbench import options, problems, spec
 from xentbench.spec import Phase, Problem, UsageError
@@ -27,9 +29,27 @@ def test_axes_multiply_the_grid_and_sizes_make_a_sweep_of_their_own():
     assert [(p.batch_size, p.num_classes, p.reduction) for p in sized] == [(128, c, "sum") for c in (10, 20, 30)]
 
 
-def test_a_file_of_logits_is_asked_alone_unless_a_grid_is_named():
-    assert options.wanted(asked(logits_file="x.safetensors"), "smoke") == (Problem(logits="file"),)
-    assert len(options.wanted(asked(logits_file="x.safetensors", grid=("smoke",)), "smoke")) == 4
+def recording(folder: Path, dtype: torch.dtype = torch.float32) -> str:
+    path = folder / "logits.safetensors"
+    save_file({"logits": torch.zeros(2, 3, dtype=dtype), "target": torch.zeros(2, dtype=torch.int64)}, path)
+    return str(path)
+
+
+def test_a_file_of_logits_is_asked_alone_unless_a_grid_is_named(tmp_path: Path):
+    file = recording(tmp_path)
+    assert options.wanted(asked(logits_file=file), "smoke") == (Problem(logits="file"),)
+    assert len(options.wanted(asked(logits_file=file, grid=("smoke",)), "smoke")) == 4
+
+
+def test_a_file_of_logits_is_asked_in_its_own_dtype_unless_another_is_given(tmp_path: Path):
+    file = recording(tmp_path, torch.bfloat16)
+    assert options.wanted(asked(logits_file=file), "smoke") == (Problem(logits="file", dtype="bfloat16"),)
+    both = options.wanted(asked(logits_file=file, axis_dtype=("float32,float16",)), "smoke")
+    assert [problem.dtype for problem in both] == ["float32", "float16"]
+
+
+def test_a_file_of_logits_in_a_dtype_that_nobody_is_asked_is_left_to_whoever_reads_it(tmp_path: Path):
+    assert options.wanted(asked(logits_file=recording(tmp_path, torch.int32)), "smoke") == (Problem(logits="file"),)
 
 
 @pytest.mark.parametrize(

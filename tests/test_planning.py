@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from xentbench import planning, registry
 from xentbench.spec import Description, EnvironmentMismatchError, Phase, Problem, Status, UsageError
@@ -62,6 +66,14 @@ def test_recorded_problems_get_their_sizes_and_their_hash():
     assert digits.logits.startswith("digits@")
     assert (digits.num_classes, digits.batch_size) == (10, 512)
     assert posed.recorded[digits.key].logits.shape == (512, 10)
+
+
+def test_own_logits_asked_in_another_dtype_than_they_were_recorded_in_are_told(tmp_path: Path):
+    file = tmp_path / "logits.safetensors"
+    save_file({"logits": torch.randn(2, 3).bfloat16(), "target": torch.zeros(2, dtype=torch.int64)}, file)
+    told = "file: logits were recorded in bfloat16 and are asked in float32"
+    assert planning.pose([Problem(logits="file")], str(file)).warnings == (told,)
+    assert planning.pose([Problem(logits="file", dtype="bfloat16")], str(file)).warnings == ()
 
 
 def test_nothing_to_ask_is_told():

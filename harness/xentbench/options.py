@@ -8,6 +8,7 @@ import math
 import re
 import secrets
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,7 +63,12 @@ def _problem_options(grids: Grids, command: Callable[..., Any]) -> Callable[...,
         text = f"{help_[0].upper()}{help_[1:]}." + (f" [{'|'.join(choices)}]" if choices else "")
         collected = click.option(f"--{_NAMES.get(name, key)}", f"axis_{name}", multiple=True, help=text)(collected)
     for option in (
-        click.option("--logits", "logits_file", type=click.Path(), help="Your own logits: a .safetensors file."),
+        click.option(
+            "--logits",
+            "logits_file",
+            type=click.Path(),
+            help="Your own logits, a .safetensors file, in the dtype that it holds unless --dtype is given.",
+        ),
         click.option("--problem", multiple=True, help="One problem by its key; repeatable."),
         click.option("--grid", multiple=True, help=f"Named grid; repeatable. [{'|'.join(grids)}]"),
     ):
@@ -100,13 +106,15 @@ results_option = click.option(
 def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.GRIDS) -> tuple[Problem, ...]:
     """Return the problems that the options describe: grids, problems by key, or the product of the axes.
 
+    A file of logits is one problem more.
+
     Args:
         asked: what `problem_options` passed.
         default_grid: where no problem is named.
         grids: that may be named, besides the project's own.
 
     Raises:
-        UsageError: an unknown grid or axis value, or sizes together with a grid.
+        UsageError: an unknown grid or axis value, sizes together with a grid, or a file that is no safetensors.
     """
     axes = {n.removeprefix("axis_"): _values(n, texts) for n, texts in asked.items() if n.startswith("axis_")}
     given = {name: values for name, values in axes.items() if values}
@@ -118,10 +126,20 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
     grids = {**grids, **_own_grids()}
     chosen += [problem for name in asked["grid"] for problem in problems.grid(name, grids)]
     if asked["logits_file"]:
-        chosen.append(Problem(logits="file"))
+        chosen.append(_own_logits(asked["logits_file"], is_dtype_given="dtype" in given))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
     return problems.product(chosen or problems.grid(default_grid, grids), given)
+
+
+def _own_logits(file: str, *, is_dtype_given: bool) -> Problem:
+    """Return the problem of a file of logits, in the dtype that it holds unless another one is given."""
+    problem = Problem(logits="file")
+    if is_dtype_given:
+        return problem
+    from xentbench import recordings  # noqa: PLC0415 - needs torch; only where there is a file to look into
+
+    return replace(problem, dtype=recordings.logits_dtype(Path(file)) or problem.dtype)
 
 
 def _own_grids() -> Grids:

@@ -251,12 +251,20 @@ def pose(wanted: Sequence[Problem], logits_file: str | None = None) -> Posed:
             continue
         ready.append(sized)
         recorded[sized.key] = recording
-        cautions += [f"{problem.recorded}: {caution}" for caution in workloads.cautions(recording)]
+        told = [*workloads.cautions(recording), *_other_dtype(sized, recording)]
+        cautions += [f"{problem.recorded}: {caution}" for caution in told]
     if not ready:
         msg = "nothing to do: expected at least one problem (--grid, --problem, --logits or sizes)"
         raise UsageError(msg)
     skipped |= screen(ready, environment.available_bytes() // 2, device_present)
     return Posed(tuple(dict.fromkeys(ready)), recorded, skipped, tuple(dict.fromkeys(cautions)))
+
+
+def _other_dtype(problem: Problem, recording: Recorded) -> list[str]:
+    """Return a caution where a person's own logits are asked in another dtype than they were recorded in."""
+    held = str(recording.logits.dtype).removeprefix("torch.")
+    same = problem.recorded != "file" or held == problem.dtype
+    return [] if same else [f"logits were recorded in {held} and are asked in {problem.dtype}"]
 
 
 def make(

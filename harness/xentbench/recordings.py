@@ -31,6 +31,8 @@ LOG_PROBABILITIES: Final = (
     "harmless for the loss, as log_softmax leaves them as they are, but it is computed twice"
 )
 
+_DTYPES: Final = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""What safetensors calls the dtypes that logits may have."""
 _READERS: Final[Mapping[str, Callable[[str], Any]]] = {"ignore_index": int, "reduction": str, "label_smoothing": float}
 
 
@@ -66,6 +68,15 @@ def recorded_options(path: Path) -> dict[str, Any]:
         UsageError: no such file, no safetensors, or an option that is no number where one is expected.
     """
     return _options(path, read_metadata(path))
+
+
+def logits_dtype(path: Path) -> str | None:
+    """Return the dtype of the logits that a file holds; None where it holds none, or of a dtype that nobody is asked.
+
+    Only the header is read. Raises UsageError where there is no such file, or no safetensors.
+    """
+    with _open(path) as file:
+        return _DTYPES.get(file.get_slice("logits").get_dtype()) if "logits" in file.keys() else None  # noqa: SIM118
 
 
 def read_metadata(path: Path) -> dict[str, str]:

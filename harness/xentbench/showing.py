@@ -155,9 +155,10 @@ def _failure(out: Console, failure: Mapping[str, str]) -> None:
 def plan(made: Plan) -> None:
     """Print cells, bytes and estimated time before the work starts."""
     minutes = made.estimate_s(environment.usable_cores()) / 60
+    dtypes = " and ".join(dict.fromkeys(problem.dtype for problem in made.problems))
     errors().print(
         f"{counted(made.cells, 'cell')}: {counted(len(made.implementations), 'implementation')} x "
-        f"{counted(len(made.problems), 'problem')} x {counted(len(made.phases), 'phase')}; "
+        f"{counted(len(made.problems), 'problem')} ({dtypes}) x {counted(len(made.phases), 'phase')}; "
         f"at most {made.largest_bytes / 2**20:.0f} MiB of tensors a worker; "
         f"about {minutes:.1f} min (budget {made.preset.budget_s / 60:.1f})",
         soft_wrap=True,
