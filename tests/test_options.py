@@ -52,6 +52,12 @@ def test_a_file_of_logits_in_a_dtype_that_nobody_is_asked_is_left_to_whoever_rea
     assert options.wanted(asked(logits_file=recording(tmp_path, torch.int32)), "smoke") == (Problem(logits="file"),)
 
 
+def test_a_key_that_names_the_file_of_logits_is_all_that_is_asked_of_it(tmp_path: Path):
+    key = "cross_entropy:N=2,C=3,dtype=float16,logits=file@0123"
+    found = options.wanted(asked(logits_file=recording(tmp_path), problem=(key,)), "smoke")
+    assert found == (Problem.parse(key),)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("5m", 300.0), ("1.5h", 5400.0), (None, None)]
 )

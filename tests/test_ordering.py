@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from xentbench import environment, options, ordering, results, spec
 from xentbench.ordering import Given
@@ -82,6 +85,17 @@ def test_what_is_not_given_again_is_as_it_was_asked():
         assert again.plan.phases == (Phase.FORWARD,)
         assert again.plan.preset == first.plan.preset
         assert again.plan.beside_cold == first.plan.beside_cold
+
+
+@pytest.mark.parametrize("axes", [{}, {"axis_dtype": ("bfloat16",)}, {"axis_dtype": ("float16,float32",)}])
+def test_own_logits_go_on_in_the_dtypes_that_they_were_asked_in(axes):
+    logits = torch.randn(2, 3, dtype=torch.bfloat16)
+    save_file({"logits": logits, "target": torch.zeros(2, dtype=torch.int64)}, "mine.safetensors")
+    begun = given(run="it")
+    order = ordering.place(dataclasses.replace(begun, asked={**begun.asked, "logits_file": "mine.safetensors", **axes}))
+    order.journal.close()
+    assert order.plan.problems[0].recorded == "file"
+    assert placed(resume="it", plugins=()).plan.problems == order.plan.problems
 
 
 def test_training_is_on_but_for_quick_runs_and_may_be_asked_for_or_left_out():

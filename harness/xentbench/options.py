@@ -106,7 +106,7 @@ results_option = click.option(
 def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.GRIDS) -> tuple[Problem, ...]:
     """Return the problems that the options describe: grids, problems by key, or the product of the axes.
 
-    A file of logits is one problem more.
+    A file of logits is one problem more, unless a key names it already.
 
     Args:
         asked: what `problem_options` passed.
@@ -125,7 +125,7 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
     chosen = [Problem.parse(key) for key in asked["problem"]]
     grids = {**grids, **_own_grids()}
     chosen += [problem for name in asked["grid"] for problem in problems.grid(name, grids)]
-    if asked["logits_file"]:
+    if asked["logits_file"] and not any(problem.recorded == "file" for problem in chosen):
         chosen.append(_own_logits(asked["logits_file"], is_dtype_given="dtype" in given))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
