@@ -44,6 +44,14 @@ def test_globs_select_in_registry_order_and_unknown_ones_are_told():
         registry.select(found, ["naiv"])
 
 
+def test_an_unknown_name_is_told_what_begins_like_it_and_how_a_function_of_ones_own_is_spelled():
+    found = [entry("naive"), entry("nll-log-softmax")]
+    with pytest.raises(UsageError, match="did you mean 'nll-log-softmax'"):
+        registry.select(found, ["nl-log"])
+    with pytest.raises(UsageError, match=r"unknown: expected one of.*spelled FILE.py:NAME or package.module:NAME"):
+        registry.select(found, ["token_loss"])
+
+
 @pytest.mark.parametrize(
     ("spelled", "told"),
     [("nothing", "expected FILE.py:NAME"), ("missing.py:loss", "does not exist"), (":loss", "expected FILE.py:NAME")],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "xentbench.implementations"
 BUILT_IN: Final = Source("built-in", "xentbench.implementations")
+YOUR_OWN: Final = "a function of your own is spelled FILE.py:NAME or package.module:NAME"
 CODE: Final = (".py", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 """Endings of files that an implementation may be made from."""
 
@@ -109,7 +110,7 @@ def select(found: Sequence[Description], globs: Sequence[str]) -> list[Descripti
     names = [entry.name for entry in found]
     for glob in globs:
         if not fnmatch.filter(names, glob):
-            msg = f"implementation {glob!r} is unknown: {nearest(glob, names)}"
+            msg = f"implementation {glob!r} is unknown: {nearest(glob, names)}; {YOUR_OWN}"
             raise UsageError(msg)
     return [entry for entry in found if not globs or any(fnmatch.fnmatchcase(entry.name, glob) for glob in globs)]
 

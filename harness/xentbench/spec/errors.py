@@ -27,10 +27,13 @@ class EnvironmentMismatchError(RuntimeError):
 def nearest(word: str, choices: Iterable[str], *, brief: bool = False) -> str:
     """Return `expected one of …` for an error message, led by the closest choice to `word` where one is close.
 
-    With `brief` the closest one stands alone where there is one.
+    A choice is close too where it begins much like the word. With `brief` the closest one stands alone where there is
+    one.
     """
     known = list(choices)
-    close = difflib.get_close_matches(word, [str(choice) for choice in known], n=1)
+    close = difflib.get_close_matches(word, [str(choice) for choice in known], n=1) or [
+        str(choice) for choice in known if difflib.get_close_matches(word, [str(choice)[: len(word) + 1]], cutoff=0.8)
+    ]
     hint = f"did you mean {close[0]!r}? " if close else ""
     if brief and close:
         return hint.rstrip()
