@@ -15,7 +15,7 @@ import torch
 from test_panel import DECLARED, WRONG
 from test_shrinking import smallest
 
-from xentbench import inputs, reproducing
+from xentbench import examining, inputs, reproducing
 from xentbench.shrinking import Counterexample
 from xentbench.simplifying import Case
 from xentbench.spec import LAYOUTS, Description, Failure, Problem, Source
@@ -140,7 +140,8 @@ def test_snippet_finds_the_implementation_wherever_it_lives(kind: str):
     assert ran(example(), SOURCES[kind]).startswith("expected 0.6931471805599453 got 0.69314")
 
 
-def test_snippet_finds_a_decorated_loss_in_a_plugin_and_runs_alone(tmp_path: Path):
+def test_snippet_finds_a_decorated_loss_in_a_plugin_and_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     plugin = tmp_path / "losses.py"
     plugin.write_text(
         "from xentbench import implementation\n@implementation('mine')\ndef loss_of_mine(x, y):\n    return x.sum()\n"
@@ -148,3 +149,28 @@ def test_snippet_finds_a_decorated_loss_in_a_plugin_and_runs_alone(tmp_path: Pat
     code = reproducing.snippet(example(), Description("mine", Source("file", str(plugin)), "losses.py"))
     done = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "expected 0.6931471805599453 got 0.0"
+
+
+def test_command_and_snippet_find_a_file_outside_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here, file = tmp_path / "here", tmp_path / "bad" / "losses.py"
+    here.mkdir()
+    file.parent.mkdir()
+    file.write_text("def mine(x, y):\n    return x.sum()\n")
+    monkeypatch.chdir(here)
+    entry = Description("mine", Source("object", f"{file}:mine"), "losses.py")
+    command = examining.reproduce(entry, Problem(), 3)
+    assert command.startswith("xentbench parity ../bad/losses.py:mine --problem ")
+    code = reproducing.snippet(example(), entry)
+    assert str(tmp_path) not in code
+    done = subprocess.run([sys.executable, "-"], input=code, cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "expected 0.6931471805599453 got 0.0"
+
+
+def test_a_path_through_the_root_and_one_in_a_checkout_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert examining.reached(Source("object", "/elsewhere/losses.py:mine")) == "losses.py:mine"
+    checkout = str(tmp_path.parent / "xentbench-revision-x" / "losses.py:mine")
+    assert examining.reached(Source("object", checkout, revision="main")) == "losses.py:mine"
+    assert examining.reached(Source("object", "package.module:mine")) == "package.module:mine"

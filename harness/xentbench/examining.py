@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from xentbench import inputs, leaks, parity, weighing
-from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Status, Verdict, inert
+from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Source, Status, Verdict, inert
 from xentbench.worker import calls, compiled, serving
 from xentbench.workers import Worker, WorkerError
 
@@ -203,7 +203,7 @@ def reproduce(entry: Description, problem: Problem, seed: int | None = None) -> 
 
 def command(entry: Description, asked: str, seed: int | None = None) -> str:
     """Return the command line of `parity` for this implementation and what else it is asked; the seed stands last."""
-    place = spelled(entry.source.where)
+    place = reached(entry.source)
     name = place if entry.source.kind == "object" else entry.name
     plugin = f" --plugin {shlex.quote(place)}" if entry.source.kind == "file" else ""
     compiled = " --compile" if entry.wrapped else ""
@@ -217,3 +217,15 @@ def spelled(where: str) -> str:
         return where
     relative = os.path.relpath(where)
     return Path(where).name if relative.startswith("..") else relative
+
+
+def reached(source: Source) -> str:
+    """Return a source's place as it is found from the current folder, `../` and all.
+
+    A file that shares no folder with the current one is spelled by its name alone, since a path through the root would
+    tell every folder of this machine; so is one in a checkout, which is removed.
+    """
+    where, here = source.where, os.getcwd()  # noqa: PTH109 - text, as what it is compared with
+    if not os.path.isabs(where) or source.revision:  # noqa: PTH117 - may be package.module:NAME
+        return spelled(where)
+    return spelled(where) if os.path.commonpath([where, here]) == os.sep else os.path.relpath(where)

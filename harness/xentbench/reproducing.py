@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from xentbench.examining import spelled
+from xentbench.examining import reached
 from xentbench.inputs import another, direction
 from xentbench.parity import RETAINED, SECOND
 from xentbench.simplifying import FEW, PLAIN, shortest
@@ -115,7 +115,7 @@ def _imports(body: list[str], entry: Description) -> list[str]:
 
 def _implementation(entry: Description) -> list[str]:
     source = entry.source
-    where = spelled(source.where)
+    where = reached(source)
     named = source.kind in ("object", "entry-point") and ":" in where
     place, _, attribute = where.rpartition(":") if named else (where, "", "")
     if source.kind == "built-in":
