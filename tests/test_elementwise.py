@@ -50,6 +50,13 @@ def test_low_half_of_the_truth_counts():
     assert below.grade is Grade.H
 
 
+def test_an_error_that_half_a_unit_was_taken_off_says_so_beside_the_two_numbers():
+    truth = np.array(12.1370946)
+    half = elementwise.compare(np.array(12.015625), Values(truth, truth), {Grade.H: np.array(0.01)}, "float16")
+    assert "off by 0.118 beyond its own rounding where 0.01" in elementwise.sentence("loss", half, (), "")
+    assert "off by 0.5 where" in elementwise.sentence("loss", compared([1.5], [1.0]), (0,), "")
+
+
 def test_numbers_that_cannot_be_read_are_none():
     assert elementwise.numbers_of(torch.ones(2, dtype=torch.complex64)) is None
     assert elementwise.numbers_of(torch.ones(2, device="meta")) is None

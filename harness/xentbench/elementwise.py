@@ -115,7 +115,8 @@ def sentence(name: str, compared: Compared, index: tuple[object, ...], looks_lik
     where = _place(name, index)
     parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {_class_of(got)} where {_class_of(expected)} is right"]
     if np.isfinite(got) and np.isfinite(expected):
-        off = f"off by {error:.3g} where {allowed:.3g} is allowed ({ratio:.3g} times)"
+        beyond = " beyond its own rounding" if f"{error:.3g}" != f"{abs(got - expected):.3g}" else ""
+        off = f"off by {error:.3g}{beyond} where {allowed:.3g} is allowed ({ratio:.3g} times)"
         parts = [f"{where} is {got:.9g}, expected {expected:.9g}: {off}"]
     if compared.wrong.size > 1:
         parts.append(f"{compared.wrong.sum()} of {compared.wrong.size} numbers are wrong")
