@@ -32,7 +32,23 @@ def test_an_option_is_refused_where_a_reason_names_it_and_the_shortest_is_told()
 
 def test_an_option_that_was_answered_is_not_blamed_for_a_refusal_that_names_another():
     refused = offers.refused([WEIGHTED], {BOTH.key: "does not offer label_smoothing=0.1"})
-    assert refused == {"label_smoothing": "does not offer label_smoothing=0.1"}
+    assert refused == {"label_smoothing": offers.ABSENT}
+    given = "no smoothing of classes: label_smoothing is for another loss"
+    told = offers.refused(
+        [WEIGHTED],
+        {BOTH.key: "does not offer label_smoothing=0.1", Problem(batch_size=9, label_smoothing=0.1).key: given},
+    )
+    assert told == {"label_smoothing": given}
+
+
+def test_an_option_that_was_never_asked_for_want_of_others_is_not_told_with_what_it_has_nothing_to_do_with():
+    deep = Problem(batch_size=8, dims=(3,), weight="random", reduction="none")
+    flat = Problem(batch_size=8, dims=(3,), reduction="sum")
+    lacking = {deep.key: "does not offer weight=random, reduction=none", flat.key: "does not offer reduction=sum"}
+    told = offers.refused([PLAIN], lacking)
+    expected = "not asked: all problems with it need weight or reduction too, which its signature does not have"
+    assert told == {"weight": offers.ABSENT, "reduction": offers.ABSENT, "k-dim": expected}
+    assert "two classes only" in offers.refused([PLAIN], {**lacking, flat.key: "two classes only"})["k-dim"]
 
 
 def test_an_option_that_a_name_merely_contains_is_not_named():

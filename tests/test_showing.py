@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from xentbench import showing
+from xentbench.checking import Checked
 from xentbench.compare import Difference
-from xentbench.spec import Outcome, Side
+from xentbench.judging import Judged
+from xentbench.planning import Posed
+from xentbench.spec import Description, Outcome, Side, Source, Status
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,18 @@ def test_where_the_second_is_wrong_the_reason_is_told_once_and_no_interval_is_sp
 def test_the_full_hash_of_a_commit_is_cut_in_a_heading():
     text = showing.differences_markdown(unfit(Side.SECOND), f"{'0123456789' * 4}:a.py:f", "b", None)
     assert "### Is `b` slower than `0123456789:a.py:f`?" in text
+
+
+def refusing(**refused: str) -> Judged:
+    entry = Description("mine", Source("object", "mine.py:mine"), "mine.py")
+    return Judged((Checked(entry, "pass", Status.PASSED, refused=refused),), Posed((), {}, {}, ()), 1)
+
+
+def test_what_a_signature_lacks_was_not_asked_and_is_not_called_refused(capsys: pytest.CaptureFixture[str]):
+    lacks = {f"p{count}": "does not offer weight=random" for count in range(3)}
+    showing.judged(refusing(**lacks))
+    told = capsys.readouterr().out
+    assert "mine was not asked 3 problems with options that its signature does not have:" in told
+    assert "refused" not in told
+    showing.judged(refusing(**lacks, other="two classes only"))
+    assert "mine refused 1 problem and was not asked 3 problems with options" in capsys.readouterr().out

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
 _LACKS: Final = re.compile(rf"does not offer ({'|'.join(CROSS_ENTROPY.options)})=")
-"""Reasons that were read off a signature, and nobody gave."""
+ABSENT: Final = "its signature does not have it"
 
 
 def proves(problem: Problem) -> bool:
@@ -56,7 +56,8 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
     """Return the options that are not offered, each with the shortest reason that was given.
 
     A problem may exercise several options and be refused for one of them, or for its sizes. So an option counts as
-    refused where a reason names it, or where no problem that exercises it was answered, which is then said.
+    refused where a reason names it, or where no problem that exercises it was answered, which is then said; where none
+    could even be asked, for want of other options that each of them has, these are named.
     Answers that prove nothing (see `proves`) count as none.
 
     Args:
@@ -69,11 +70,26 @@ def refused(answered: Iterable[Problem], refusals: Mapping[str, str]) -> dict[st
         reasons = [reason for key, reason in refusals.items() if option in exercised(Problem.parse(key))]
         naming = [reason for reason in reasons if option in _named(reason)]
         if naming:
-            found[option] = min(naming, key=len)
+            shortest = min(naming, key=lambda reason: (of_signature(reason), len(reason)))
+            found[option] = ABSENT if of_signature(shortest) else shortest
         elif reasons and option not in offered:
-            reason = min(reasons, key=lambda reason: (bool(_named(reason)), len(reason)))
-            found[option] = f"no problem with it was answered ({reason})"
+            found[option] = _unanswered(reasons)
     return found
+
+
+def of_signature(reason: str) -> bool:
+    """Return whether a reason was read off a signature, and nobody gave it: the problem was not asked."""
+    return bool(_LACKS.match(reason))
+
+
+def _unanswered(reasons: Sequence[str]) -> str:
+    """Return why no problem with an option was answered, of reasons that do not name it."""
+    if not all(map(of_signature, reasons)):
+        reason = min(reasons, key=lambda reason: (bool(_named(reason)), len(reason)))
+        return f"no problem with it was answered ({reason})"
+    lacking = frozenset[str]().union(*map(_named, reasons))
+    names = " or ".join(name for name in OPTIONS if name in lacking)
+    return f"not asked: all problems with it need {names} too, which its signature does not have"
 
 
 def default_told(name: str, text: str) -> str:
@@ -85,7 +101,7 @@ def default_told(name: str, text: str) -> str:
 def commonest(reasons: Iterable[str]) -> str:
     """Return the reason that was given most often, what a signature lacks only where there is no other; '' of none."""
     given = list(reasons)
-    told = [reason for reason in given if not _LACKS.match(reason)] or given
+    told = [reason for reason in given if not of_signature(reason)] or given
     return Counter(told).most_common(1)[0][0] if told else ""
 
 

@@ -15,7 +15,7 @@ from xentbench.console import errors, printable
 from xentbench.spec import Outcome, Side, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from xentbench.checking import Checked
@@ -123,12 +123,23 @@ def _remarks(out: Console, entry: Checked) -> None:
         out.print(f"{name}: nothing was judged: {printable(entry.nothing_judged)}", soft_wrap=True)
     if not entry.refused:
         return
-    out.print(f"{name} refused {counted(len(entry.refused), 'problem')}:", style="dim", soft_wrap=True)
+    out.print(f"{name} {_unasked(entry.refused.values())}:", style="dim", soft_wrap=True)
     reasons = Counter(reason.partition("=")[0].partition(": ")[0] for reason in entry.refused.values())
-    told = [f"{option}: {reason}" for option, reason in entry.not_offered.items()]
+    by_reason: dict[str, list[str]] = {}
+    for option, reason in entry.not_offered.items():
+        by_reason.setdefault(reason, []).append(option)
+    told = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     told = told or [f"{reason} ({count})" for reason, count in reasons.most_common(_SHOWN_REASONS)]
     for line in told:
         out.print(f"  {printable(line)}", style="dim", soft_wrap=True)
+
+
+def _unasked(reasons: Collection[str]) -> str:
+    """Return how many problems were refused, and how many its signature tells that need not be asked."""
+    lacking = sum(map(offers.of_signature, reasons))
+    refused = f"refused {counted(len(reasons) - lacking, 'problem')}" if len(reasons) > lacking else ""
+    told = f"was not asked {counted(lacking, 'problem')} with options that its signature does not have"
+    return " and ".join(filter(None, (refused, told if lacking else "")))
 
 
 def _failures(out: Console, entry: Checked) -> None:
@@ -137,10 +148,11 @@ def _failures(out: Console, entry: Checked) -> None:
     name, count = printable(entry.entry.name), len(entry.failures)
     pattern = f"; {printable(entry.pattern)}" if entry.pattern else ""
     out.print(f"\n[bold]{name}[/bold]: {counted(count, 'failure')}{pattern}", soft_wrap=True)
-    for failure in entry.failures[:_SHOWN_FAILURES]:
+    shown = entry.failures[:_SHOWN_FAILURES]
+    for failure in shown:
         _failure(out, failure)
-    if count > _SHOWN_FAILURES:
-        more = f"  … and {count - _SHOWN_FAILURES} more (--json FILE holds all, and code that reproduces them)"
+    if count > len(shown):
+        more = f"  … and {count - len(shown)} more (--json FILE holds all, and code that reproduces them)"
         out.print(more, style="dim", soft_wrap=True)
 
 
