@@ -54,6 +54,7 @@ LAYERS = [
         "shrinking",
         "reproducing",
         "pattern",
+        "foremost",
         "crews",
         "counterexamples",
         "replies",

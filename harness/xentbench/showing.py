@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xentbench import environment, offers
 from xentbench.console import errors, printable
+from xentbench.foremost import foremost
 from xentbench.spec import Outcome, Side, counted
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from xentbench.spec import Description
     from xentbench.training import Trained
 
-_SHOWN_FAILURES = 3
 _SHOWN_REASONS = 5
 _PIPE_WIDTH = 140
 NOTHING: Final = "nothing to compare with"
@@ -148,7 +148,7 @@ def _failures(out: Console, entry: Checked) -> None:
     name, count = printable(entry.entry.name), len(entry.failures)
     pattern = f"; {printable(entry.pattern)}" if entry.pattern else ""
     out.print(f"\n[bold]{name}[/bold]: {counted(count, 'failure')}{pattern}", soft_wrap=True)
-    shown = entry.failures[:_SHOWN_FAILURES]
+    shown = foremost(entry.failures)
     for failure in shown:
         _failure(out, failure)
     if count > len(shown):
