@@ -151,9 +151,7 @@ def test_snippet_finds_a_decorated_loss_in_a_plugin_and_runs_alone(tmp_path: Pat
     assert done.stdout.strip() == "expected 0.6931471805599453 got 0.0"
 
 
-def test_command_and_snippet_find_a_file_outside_of_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_command_and_snippet_find_a_file_outside_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     here, file = tmp_path / "here", tmp_path / "bad" / "losses.py"
     here.mkdir()
     file.parent.mkdir()
