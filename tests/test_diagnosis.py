@@ -141,3 +141,19 @@ def test_a_number_that_float32_does_not_hold_is_no_rounding_of_one_that_it_does(
     assert "float32" not in asked("N=1,C=2,dtype=float64,upstream=one", [0.0, 0.0], [-0.5, 0.499999999], GRADIENT)
     rounded = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
     assert "computed in float32" in asked("N=1,C=2,dtype=float64,upstream=one", [0.0, 0.0], [-0.5, rounded], GRADIENT)
+
+
+def test_a_running_sum_in_half_precision_is_not_taken_for_a_class_that_is_left_out():
+    summed = "the sum of exponentials is kept in half precision"
+    for classes in (337, 449):  # 449: nearly the logarithm of 448
+        assert asked(f"N=1,C={classes},dtype=bfloat16,logits=equal", [0.0] * classes, 5.53125).startswith(summed)
+    assert "last class" in asked("N=1,C=9,dtype=bfloat16", [0.0] * 9, np.log(8.0))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gradient_that_was_rounded_at_its_end_is_told_with_the_dtype(dtype):
+    def rounded(y, _):
+        return torch.from_numpy(np.array(y)).to(getattr(torch, dtype)).double().numpy()
+
+    found = symptom("N=9,C=4,reduction=none", GRADIENT, rounded)
+    assert diagnosis.explain(found).startswith(f"rounded to {dtype}")

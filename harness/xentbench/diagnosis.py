@@ -230,6 +230,39 @@ def _rounds_to_zero(symptom: Symptom) -> Flags:
     return result & np.isfinite(below)
 
 
+def _running_sum(symptom: Symptom) -> bool:
+    """Return whether adding up the shifted exponentials one by one, in the half dtype of the logits, explains a loss.
+
+    Such a sum stops growing where its terms are below half a unit in its last place: in bfloat16, ones at 256.
+    """
+    problem = symptom.problem
+    plain = problem.has_index_target and problem.label_smoothing == 0.0 and problem.weight == "none"
+    if symptom.quantity != "value" or problem.dtype not in ("bfloat16", "float16") or not plain:
+        return False
+    logits = symptom.inputs.logits.detach().cpu()
+    last = logits if problem.batch_size is None else logits.movedim(1, -1)
+    terms = last.reshape(problem.rows, problem.num_classes)
+    exponentials = (terms - terms.amax(1, keepdim=True)).exp()
+    total = torch.zeros_like(exponentials[:, 0])
+    for term in exponentials.unbind(1):
+        total = total + term
+    lost = (total.double() / exponentials.double().sum(1)).log().numpy() * (symptom.truth.rows.valid > 0.0)
+    if problem.reduction == "none":
+        return symptom.fits(symptom.expected + lost)
+    return symptom.fits(symptom.expected + lost.sum() / (symptom.truth.divisor if problem.reduction == "mean" else 1.0))
+
+
+def _rounded_to_half(symptom: Symptom, dtype: str) -> bool:
+    """Return whether a gradient is right but for a rounding to a half dtype: all its numbers are such."""
+    if symptom.quantity == "value" or not symptom.got.any():
+        return False
+    if UNIT_ROUNDOFF[dtype] <= UNIT_ROUNDOFF[symptom.problem.dtype] or not np.isfinite(symptom.got).all():
+        return False
+    unit, tiny = UNIT_ROUNDOFF[dtype], bounds.Format.of(dtype).tiny
+    near = np.abs(symptom.got - symptom.expected) <= unit * np.abs(symptom.expected) + symptom.allowed + unit * tiny
+    return bool(near.all() and _holds(dtype, symptom.got).all())
+
+
 def _breaks_in(symptom: Symptom, rows: Flags) -> bool:
     """Return whether NaN or inf came, and wrong are these rows alone (of a sum or mean: there is one of them)."""
     broken = symptom.wrong & ~np.isfinite(symptom.got)
@@ -321,11 +354,14 @@ SUSPECTS: Final[tuple[tuple[str, Hypothesis], ...]] = (
     ("label smoothing's uniform part missing", lambda s: _smoothing(s, lambda p: (1.0 - p.label_smoothing, 0.0))),
     ("ignore_index not honoured: its rows count", _nothing_ignored),
     ("probability target taken as its largest class", _hard_target),
+    ("the sum of exponentials is kept in half precision: add it up in float32", _running_sum),
     ("the last class is left out", _without_last_class),
     ("the mean divides by {:.0f}, which is neither rows nor weights", _count),
     ("a floor under the probability (clipping, or + eps): only the largest losses are wrong, and too small", _floored),
     ("small entries of the gradient are dropped", _filtered),
     ("every entry is {:.10g} times the right one: a wrong constant", _constant_factor),
+    ("rounded to bfloat16: right but for that", lambda s: _rounded_to_half(s, "bfloat16")),
+    ("rounded to float16: right but for that", lambda s: _rounded_to_half(s, "float16")),
     ("computed in float32: errors have the size of its rounding", lambda s: _coarser(s, "float32")),
     ("computed in float16 or TF32: errors have the size of their rounding", lambda s: _coarser(s, "float16")),
     ("computed in bfloat16: errors have the size of its rounding", lambda s: _coarser(s, "bfloat16")),
