@@ -22,7 +22,9 @@ def ended(*reasons: str, status: str = "passed", verdict: str = "inconclusive") 
 def test_cells_without_an_answer_are_counted_by_kind_of_reason() -> None:
     slow = "baseline: 2.1 times as slow as beside the others"
     run = ended("rounds: 6 kept, 8 needed", slow, "rounds: 0 kept, 8 needed")
-    line = f"3 cells inconclusive: rounds: 6 kept, 8 needed (2); {slow} (1): more time decides (--budget)"
+    line = (
+        f"3 cells inconclusive: rounds: 6 kept, 8 needed (2); {slow} (1): a new run with more time decides (--budget)"
+    )
     assert report.notes(run)[0] == line
 
 
@@ -33,7 +35,7 @@ def test_more_time_is_advised_only_where_it_helps() -> None:
 
 
 def test_skipped_cells_have_a_line_of_their_own() -> None:
-    reason = "the budget of 10 s was spent before its turn: raise --budget"
+    reason = "the budget of 10 s, less what its report needs, left no time for it: raise --budget"
     assert unanswered(View.of(ended(reason, reason, status="skipped", verdict=""))) == [
         f"2 cells skipped: {reason} (2)"
     ]

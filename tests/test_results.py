@@ -197,6 +197,13 @@ def test_a_cell_without_its_verdict_is_not_finished_unless_nobody_was_asked(jour
     assert sorted(name for name, _, _ in done) == ["absent", "one-hot"]
 
 
+def test_a_cell_that_came_too_late_for_its_budget_is_not_finished(journal: results.Journal):
+    late = {"status": "skipped", "reason": f"{results.SPENT} 15 s, less what its report needs, left no time for it"}
+    journal.cell({**CELL, **late})
+    journal.cell({**CELL, "implementation": "absent", "status": "skipped", "reason": "does not fit into memory"})
+    assert [name for name, _, _ in results.finished(results.read(journal.folder))] == ["absent"]
+
+
 def test_what_could_not_be_described_is_finished_without_a_verdict_however_that_ended(journal: results.Journal):
     ends = {"crashes": "crashed", "hangs": "timed-out", "right": "passed"}
     journal.head({**HEAD, "implementations": [{"name": name, "status": status} for name, status in ends.items()]})

@@ -5,11 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from xentbench import running, sweep
+from xentbench import results, running
 from xentbench.columns import CELL_COLUMNS
 from xentbench.results import Run
 
-LATE = {"status": "skipped", "reason": f"{sweep.SPENT} 10 s was spent before its turn: raise --budget"}
+LATE = {
+    "status": "skipped",
+    "reason": f"{results.SPENT} 10 s, less what its report needs, left no time for it: raise --budget",
+}
 NO_ROUNDS = {"status": "passed", "verdict": "inconclusive", "reason": "rounds: 0 kept, 8 needed"}
 TIMED = {"status": "passed", "verdict": "same", "ratio": 1.0}
 UNABLE = {"status": "unsupported", "reason": "two classes only"}

@@ -33,6 +33,8 @@ TRAINING: Final = ("implementation", "workload")
 """What names a training."""
 UNASKED: Final = (Status.SKIPPED, Status.UNSUPPORTED, Status.IMPORT_FAILED)
 """How cells may end that nobody was asked, and of which there is no verdict."""
+SPENT: Final = "the budget of"
+"""How the reason begins of cells whose turn came too late: the next sitting does them."""
 RUNS: Final = Path("results/runs")
 """Where runs are kept if nothing else is said."""
 TRIAL: Final = "clock.json"
@@ -197,12 +199,13 @@ def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
     """Return how each finished cell of a run ended, by implementation, problem key and phase.
 
     One whose verdict was lost is not finished, unless it ended without being asked: as does all of an implementation
-    that could not be described, however that ended.
+    that could not be described, however that ended. Nor is one whose turn came too late for its budget.
     """
     described = {entry.get("name"): entry.get("status") for entry in run.info.get("implementations", [])}
     unasked = {name for name, status in described.items() if status != Status.PASSED}
     judged = set(run.verdicts[[*CELL[:2]]].itertuples(index=False, name=None))
-    rows = run.cells[[*CELL, "status"]].itertuples(index=False, name=None)
+    late = (run.cells["status"] == Status.SKIPPED) & run.cells["reason"].fillna("").str.startswith(SPENT)
+    rows = run.cells.loc[~late, [*CELL, "status"]].itertuples(index=False, name=None)
     return {
         (name, key, Phase(phase)): Status(status)
         for name, key, phase, status in rows

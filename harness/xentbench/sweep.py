@@ -29,6 +29,7 @@ from xentbench.limits import Survey
 from xentbench.measured import Regime
 from xentbench.planning import cell_limit_s, weight
 from xentbench.posing import Questions
+from xentbench.results import SPENT
 from xentbench.spec import Description, Phase, Problem, Status, Verdict
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
@@ -54,8 +55,6 @@ TRAINING_LEAST_S: Final = 15.0
 """A share of less is not begun with: what is right is found by ten seconds of training, before anybody is judged."""
 REPORT_S: Final = 15.0
 """Kept back from the budget for the report."""
-SPENT: Final = "the budget of"
-"""How the reason begins of cells whose turn came too late."""
 WORKER_BYTES: Final = 180 * 2**20
 """Memory of a worker that holds nothing but torch, its share of what all map counted in (proportional set size)."""
 
@@ -333,10 +332,11 @@ class Sweep:
             self.watch.step(text)
 
     def _is_late(self, deadline_s: float, entries: Sequence[Description], problem: Problem) -> bool:
-        """Whether the budget is spent; then these cells end here, with that reason."""
+        """Whether the budget is spent, but for what the report needs; then these cells end here, with that reason."""
         if self.now_s() < deadline_s:
             return False
-        reason = f"{SPENT} {self.plan.preset.budget_s:.0f} s was spent before its turn: raise --budget"
+        left = "less what its report needs, left no time for it: raise --budget"
+        reason = f"{SPENT} {self.plan.preset.budget_s:.0f} s, {left}"
         for entry in entries:
             self._write_all(entry, problem, Status.SKIPPED, reason, phases=self._due.missing(entry, problem))
         return True
