@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,16 +196,21 @@ def read(folder: Path) -> Run:
 
 
 def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
-    """Return how each finished cell of a run ended, by implementation, problem key and phase.
+    """Return how each cell ended that no further sitting need do: all but those that came too late for a budget."""
+    late = (run.cells["status"] == Status.SKIPPED) & run.cells["reason"].fillna("").str.startswith(SPENT)
+    return ended(replace(run, cells=run.cells[~late]))
 
-    One whose verdict was lost is not finished, unless it ended without being asked: as does all of an implementation
-    that could not be described, however that ended. Nor is one whose turn came too late for its budget.
+
+def ended(run: Run) -> dict[tuple[str, str, Phase], Status]:
+    """Return how each cell of a run ended, by implementation, problem key and phase.
+
+    One whose verdict was lost has not ended, unless nobody was asked: as of all of an implementation that could not be
+    described, however that ended.
     """
     described = {entry.get("name"): entry.get("status") for entry in run.info.get("implementations", [])}
     unasked = {name for name, status in described.items() if status != Status.PASSED}
     judged = set(run.verdicts[[*CELL[:2]]].itertuples(index=False, name=None))
-    late = (run.cells["status"] == Status.SKIPPED) & run.cells["reason"].fillna("").str.startswith(SPENT)
-    rows = run.cells.loc[~late, [*CELL, "status"]].itertuples(index=False, name=None)
+    rows = run.cells[[*CELL, "status"]].itertuples(index=False, name=None)
     return {
         (name, key, Phase(phase)): Status(status)
         for name, key, phase, status in rows

@@ -58,7 +58,7 @@ def bench(order: Order, watch: Watch) -> Run:
 
 def is_complete(run: Run, plan: Plan) -> bool:
     """Whether every cell of the plan is there."""
-    return len(results.finished(run)) >= plan.cells
+    return len(results.ended(run)) >= plan.cells
 
 
 def clock_trial(seed: int, folder: Path, watch: Watch, *, quick: bool = False) -> list[Trial]:
