@@ -69,21 +69,21 @@ def with_options(
     if target.shape == logits.shape:
         row_loss = _spread(class_losses(rows), classes_last(target), weight, label_smoothing)
         dtype = torch.promote_types(logits.dtype, target.dtype)
-        return _reduce(row_loss, row_loss.numel(), reduction).to(dtype)
+        return reduce(row_loss, row_loss.numel(), reduction).to(dtype)
     ignored = target == ignore_index
     # An ignored row may hold any index: class 0 stands in for it, and its loss is replaced, not multiplied by 0,
     # because 0 times infinity is NaN.
     label = target.masked_fill(ignored, 0)
-    divisor = _divisor(ignored, label, weight) if reduction == "mean" else 1
+    divisor = divisor_of(ignored, label, weight) if reduction == "mean" else 1
     if label_smoothing > 0:
         parts = _smoothed(class_losses(rows), label, weight, label_smoothing)
         # Reduced one by one, as documented: where all labels weigh 0 the first mean, and so the loss, is NaN.
-        at_label, uniform = (_reduce(part.masked_fill(ignored, 0.0), divisor, reduction) for part in parts)
+        at_label, uniform = (reduce(part.masked_fill(ignored, 0.0), divisor, reduction) for part in parts)
         return (at_label + uniform).to(logits.dtype)
     row_loss = label_loss(rows, label)
     if weight is not None:
         row_loss = accumulable(row_loss) * pick(weight, label)
-    return _reduce(row_loss.masked_fill(ignored, 0.0), divisor, reduction).to(logits.dtype)
+    return reduce(row_loss.masked_fill(ignored, 0.0), divisor, reduction).to(logits.dtype)
 
 
 def check(
@@ -174,14 +174,15 @@ def _spread(losses: Tensor, probability: Tensor, weight: Tensor | None, smoothin
     return (probability * losses).sum(dim=-1)
 
 
-def _divisor(ignored: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
+def divisor_of(ignored: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
     """Return what the mean divides by: 0 where no row counts, so that the mean is NaN, as documented."""
     if weight is None:
         return torch.count_nonzero(~ignored)
     return accumulable(pick(weight, label).masked_fill(ignored, 0.0)).sum()
 
 
-def _reduce(row_loss: Tensor, divisor: Tensor | int, reduction: str) -> Tensor:
+def reduce(row_loss: Tensor, divisor: Tensor | int, reduction: str) -> Tensor:
+    """Return the losses of rows, their sum, or it over the divisor; the half dtypes are added up in float32."""
     if reduction == "none":
         return row_loss
     total = accumulable(row_loss).sum()

@@ -102,7 +102,7 @@ def _duplicate(first: Description, second: Description) -> Description:
 
 
 def select(found: Sequence[Description], globs: Sequence[str]) -> list[Description]:
-    """Return the implementations that match any of the globs, in registry order; all of them without globs.
+    """Return the implementations that match any of the globs, in registry order; without globs all but those on request.
 
     Raises:
         UsageError: a glob that matches nothing.
@@ -112,7 +112,9 @@ def select(found: Sequence[Description], globs: Sequence[str]) -> list[Descripti
         if not fnmatch.filter(names, glob):
             msg = f"implementation {glob!r} is unknown: {nearest(glob, names)}; {YOUR_OWN}"
             raise UsageError(msg)
-    return [entry for entry in found if not globs or any(fnmatch.fnmatchcase(entry.name, glob) for glob in globs)]
+    if not globs:
+        return [entry for entry in found if not entry.on_request]
+    return [entry for entry in found if any(fnmatch.fnmatchcase(entry.name, glob) for glob in globs)]
 
 
 def demand_plugins(found: Sequence[Description]) -> None:
@@ -159,7 +161,8 @@ def fingerprint(entry: Description) -> str:
     source = entry.source
     if source.kind == "built-in":
         package = Path(str(resources.files(source.where)))
-        files = [package / Path(entry.origin).name, *sorted(package.glob("_*.py"))]
+        shared = (one for one in package.glob("_*/*") if one.suffix in CODE)
+        files = [package / Path(entry.origin).name, *sorted(package.glob("_*.py")), *sorted(shared)]
     else:
         place = source.where.rpartition(":")[0] if source.kind != "file" and ":" in source.where else source.where
         file = Path(place) if place.endswith(".py") else _module_file(place, source.paths)

@@ -61,6 +61,7 @@ LOOPING_S: Final = 2e-3
 PASSED_ON: Final = (
     "PATH",
     "HOME",
+    "XDG_CACHE_HOME",
     "LANG",
     "LC_ALL",
     "LD_LIBRARY_PATH",

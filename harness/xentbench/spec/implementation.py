@@ -65,6 +65,7 @@ class Implementation:
         min_grade: the worst grade its author promises; a worse one is a failure.
         work: what it does differently as work.
         packages: import names of optional packages that it needs.
+        on_request: whether it is left out of runs that name nobody: a step of an explanation, a peer that needs more.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Implementation:
     min_grade: Grade | None = None
     work: WorkContract = WorkContract()
     packages: tuple[str, ...] = ()
+    on_request: bool = False
 
     def __post_init__(self) -> None:
         checked_name(self.name)
@@ -100,6 +102,7 @@ def implementation(
     min_grade: Grade | str | None = None,
     work: WorkContract | None = None,
     packages: Sequence[str] = (),
+    on_request: bool = False,
 ) -> Callable[[Callable[..., Any]], Implementation]:
     """Make an `Implementation` of the decorated function; registers nothing, discovery looks at the top level.
 
@@ -129,6 +132,7 @@ def implementation(
             min_grade=None if min_grade is None else Grade(min_grade),
             work=work or WorkContract(),
             packages=tuple(packages),
+            on_request=on_request,
         )
 
     return wrap
@@ -195,6 +199,7 @@ class Description:
         refusals: problem key to the reason why this problem is not supported.
         offered: options of `F.cross_entropy` that its signature takes; none of a factory, which is not built to tell.
         other_defaults: of these the ones whose default is not that of `F.cross_entropy`, with their own.
+        on_request: whether it is left out where nobody is named.
     """
 
     name: str
@@ -213,6 +218,7 @@ class Description:
     refusals: dict[str, str] = field(default_factory=dict)
     offered: tuple[str, ...] = ()
     other_defaults: dict[str, str] = field(default_factory=dict)
+    on_request: bool = False
 
     @property
     def shown(self) -> str:
@@ -242,4 +248,5 @@ class Description:
             refusals={str(key): inert(str(reason)) for key, reason in told["refusals"].items()},
             offered=tuple(map(str, told["offered"])),
             other_defaults={str(name): inert(str(text), 40) for name, text in told["other_defaults"].items()},
+            on_request=bool(told["on_request"]),
         )

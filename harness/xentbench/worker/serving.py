@@ -373,6 +373,7 @@ def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Rec
         "refusals": refusals,
         "offered": [] if missing or entry.factory else sorted(calls.offered_options(entry.function)),
         "other_defaults": {} if missing or entry.factory else calls.other_defaults(entry.function),
+        "on_request": entry.on_request,
     }
 
 

@@ -1,0 +1,195 @@
+// Cross-entropy of logits for CPU: one read of them forward, one read and one write of their size backward.
+//
+// With m = max x and s = sum exp(x - m) of a row, kept apart, l_j = log s - (x_j - m) is the loss of class j, and
+//
+//   loss = (1 - e) w_t l_t + e / C sum_j w_j l_j          for a class index t
+//   loss = sum_j w_j ((1 - e) y_j + e / C) l_j            for probabilities y
+//   gradient = (Q p_j - q_j) upstream, p_j = exp(x_j - m) / s, q_j the factor of l_j above and Q their sum
+//
+// e is the label smoothing, w the class weights. The half types are computed in float. Sums over rows are in double and
+// in one order: the same arguments give the same bits, whatever the number of threads.
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+#include <torch/types.h>
+
+#include "backward.h"
+
+namespace xentbench {
+
+// The loss, and (2 rows + 1) numbers for the backward.
+std::tuple<Tensor, Tensor> forward(
+    const Tensor& input, const Tensor& target, const optional<Tensor>& weight, int64_t ignore_index, int64_t reduction,
+    double label_smoothing) {
+  const auto given = arguments(input, target, weight, {ignore_index, reduction, label_smoothing});
+  Tensor stats = at::empty({2 * given.grid.rows + 1}, input.options().dtype(at::toOpMathType(input.scalar_type())));
+  Tensor loss;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, input.scalar_type(), "xentbench_forward", [&] {
+    loss = loss_of<scalar_t>(input, target, given, stats.mutable_data_ptr<at::opmath_type<scalar_t>>());
+  });
+  return {loss, stats};
+}
+
+// The loss alone, where nobody will ask for a gradient.
+Tensor value(
+    const Tensor& input, const Tensor& target, const optional<Tensor>& weight, int64_t ignore_index, int64_t reduction,
+    double label_smoothing) {
+  const auto given = arguments(input, target, weight, {ignore_index, reduction, label_smoothing});
+  Tensor loss;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, input.scalar_type(), "xentbench_value", [&] {
+    c10::SmallVector<at::opmath_type<scalar_t>, 128> stats(2 * given.grid.rows + 1);
+    loss = loss_of<scalar_t>(input, target, given, stats.data());
+  });
+  return loss;
+}
+
+std::tuple<Tensor, Tensor> backward(
+    const Tensor& upstream, const Tensor& input, const Tensor& target, const optional<Tensor>& weight, const Tensor& stats,
+    int64_t ignore_index, int64_t reduction, double label_smoothing, bool target_grad) {
+  const auto given = arguments(input, target, weight, {ignore_index, reduction, label_smoothing});
+  const Tensor by_row = upstream.to(stats.scalar_type()).contiguous();
+  Tensor gradient = at::empty(given.logits.sizes(), given.logits.options());
+  Tensor of_target = target_grad ? at::empty(given.logits.sizes(), given.logits.options()) : Tensor();
+  ask_for_large_pages(gradient);
+  Labels labels(given);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, input.scalar_type(), "xentbench_backward", [&] {
+    using acc_t = at::opmath_type<scalar_t>;
+    // The statistics are read only: one constructor serves both ways.
+    const Kept<acc_t> kept(const_cast<acc_t*>(stats.const_data_ptr<acc_t>()), given.grid.rows);
+    auto* to = gradient.mutable_data_ptr<scalar_t>();
+    if (across_rows(given.grid)) {
+      backward_tiles<scalar_t>(given, labels, kept, by_row, to);
+    } else {
+      backward_rows<scalar_t>(given, labels, kept, by_row, to);
+    }
+    if (target_grad) {
+      backward_target<scalar_t>(given, kept, by_row, of_target.mutable_data_ptr<scalar_t>());
+    }
+  });
+  auto as_given = [&](const Tensor& x) { return given.permuted ? x.movedim(-1, 1) : x.view(input.sizes()); };
+  return {as_given(gradient), target_grad ? as_given(of_target).to(target.scalar_type()) : at::empty({0}, input.options())};
+}
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> operator_of(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// Through the dispatcher, so that tracing, fake tensors and whatever else is between sees them.
+template <typename... Given>
+auto call_forward(const Given&... given) {
+  static const auto op = operator_of<decltype(forward)>("xentbench::cross_entropy_forward");
+  return op.call(given...);
+}
+
+template <typename... Given>
+auto call_value(const Given&... given) {
+  static const auto op = operator_of<decltype(value)>("xentbench::cross_entropy_value");
+  return op.call(given...);
+}
+
+template <typename... Given>
+auto call_backward(const Given&... given) {
+  static const auto op = operator_of<decltype(backward)>("xentbench::cross_entropy_backward");
+  return op.call(given...);
+}
+
+class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
+ public:
+  static Tensor forward(
+      torch::autograd::AutogradContext* context, const Tensor& input, const Tensor& target, const optional<Tensor>& weight,
+      int64_t ignore_index, int64_t reduction, double label_smoothing) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [loss, stats] = call_forward(input, target, weight, ignore_index, reduction, label_smoothing);
+    context->save_for_backward({input, target, weight.value_or(Tensor()), stats});
+    context->saved_data["ignore_index"] = ignore_index;
+    context->saved_data["reduction"] = reduction;
+    context->saved_data["label_smoothing"] = label_smoothing;
+    return loss;
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext* context, torch::autograd::variable_list upstream) {
+    const auto saved = context->get_saved_variables();
+    const auto &input = saved[0], &target = saved[1];
+    const auto weight = saved[2].defined() ? optional<Tensor>(saved[2]) : std::nullopt;
+    const int64_t ignore_index = context->saved_data["ignore_index"].toInt();
+    const int64_t reduction = context->saved_data["reduction"].toInt();
+    const double label_smoothing = context->saved_data["label_smoothing"].toDouble();
+    const bool target_grad = context->needs_input_grad(1);
+    Tensor gradient, of_target;
+    if (at::GradMode::is_enabled() && (upstream[0].requires_grad() || input.requires_grad() || target.requires_grad())) {
+      const Tensor loss = at::cross_entropy_loss(input, target, weight, reduction, ignore_index, label_smoothing);
+      std::tie(gradient, of_target) = differentiable(loss, upstream[0], input, target, target_grad);
+    } else {
+      std::tie(gradient, of_target) =
+          call_backward(upstream[0], input, target, weight, saved[3], ignore_index, reduction, label_smoothing, target_grad);
+    }
+    return {gradient, target_grad ? of_target : Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+
+ private:
+  // The same gradient by torch's own loss, whose derivative torch knows: for those who ask for second derivatives.
+  static std::tuple<Tensor, Tensor> differentiable(
+      const Tensor& loss, const Tensor& upstream, const Tensor& input, const Tensor& target, bool target_grad) {
+    std::vector<Tensor> leaves{input};
+    if (target_grad) {
+      leaves.push_back(target);
+    }
+    const auto gradients =
+        torch::autograd::grad({loss}, leaves, {upstream}, std::nullopt, /*create_graph=*/true, /*allow_unused=*/true);
+    return {gradients[0], target_grad ? gradients[1] : Tensor()};
+  }
+};
+
+Tensor cross_entropy(
+    const Tensor& input, const Tensor& target, const optional<Tensor>& weight, int64_t ignore_index, int64_t reduction,
+    double label_smoothing) {
+  if (!at::GradMode::is_enabled() || !(input.requires_grad() || target.requires_grad())) {
+    return call_value(input, target, weight, ignore_index, reduction, label_smoothing);
+  }
+  return CrossEntropy::apply(input, target, weight, ignore_index, reduction, label_smoothing);
+}
+
+// As torch has it for its own loss: float32 under autocast.
+Tensor autocast(
+    const Tensor& input, const Tensor& target, const optional<Tensor>& weight, int64_t ignore_index, int64_t reduction,
+    double label_smoothing) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::AutocastCPU);
+  const auto cast = [](const Tensor& x) { return at::autocast::cached_cast(at::kFloat, x, c10::DeviceType::CPU); };
+  const auto weights = weight.has_value() && weight->defined() ? optional<Tensor>(cast(*weight)) : std::nullopt;
+  return cross_entropy(cast(input), cast(target), weights, ignore_index, reduction, label_smoothing);
+}
+
+}  // namespace xentbench
+
+TORCH_LIBRARY(xentbench, library) {
+  library.def(
+      "cross_entropy(Tensor input, Tensor target, Tensor? weight, int ignore_index, int reduction, float label_smoothing) "
+      "-> Tensor");
+  library.def(
+      "cross_entropy_value(Tensor input, Tensor target, Tensor? weight, int ignore_index, int reduction, "
+      "float label_smoothing) -> Tensor");
+  library.def(
+      "cross_entropy_forward(Tensor input, Tensor target, Tensor? weight, int ignore_index, int reduction, "
+      "float label_smoothing) -> (Tensor, Tensor)");
+  library.def(
+      "cross_entropy_backward(Tensor upstream, Tensor input, Tensor target, Tensor? weight, Tensor stats, "
+      "int ignore_index, int reduction, float label_smoothing, bool target_grad) -> (Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(xentbench, CompositeImplicitAutograd, library) {
+  library.impl("cross_entropy", xentbench::cross_entropy);
+}
+
+TORCH_LIBRARY_IMPL(xentbench, AutocastCPU, library) {
+  library.impl("cross_entropy", xentbench::autocast);
+}
+
+TORCH_LIBRARY_IMPL(xentbench, CPU, library) {
+  library.impl("cross_entropy_value", xentbench::value);
+  library.impl("cross_entropy_forward", xentbench::forward);
+  library.impl("cross_entropy_backward", xentbench::backward);
+}
