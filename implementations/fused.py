@@ -21,6 +21,8 @@ from xentbench.implementations._fused import building, operators
 from xentbench import implementation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from xentbench import Problem
@@ -68,9 +70,9 @@ def cross_entropy(
     if reduction not in REDUCTIONS:
         msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
         raise ValueError(msg)
-    if not _is_built():
+    operator = _operator()
+    if operator is None:
         return fused_python.cross_entropy.function(input, target, weight, ignore_index, reduction, label_smoothing)
-    operator = torch.ops.xentbench.cross_entropy.default
     return operator(input, target, weight, ignore_index, REDUCTIONS[reduction], label_smoothing)
 
 
@@ -82,20 +84,15 @@ class FusedCrossEntropyLoss(nn.CrossEntropyLoss):
         return cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
-@torch.compiler.assume_constant_result  # torch.compile asks once, and does not look into the build
-def _is_built() -> bool:
-    return _build()
-
-
 @functools.cache
-def _build() -> bool:
-    """Build and load the kernel, once; False, with one warning, where that is impossible."""
+@torch.compiler.assume_constant_result  # torch.compile asks once a graph, and does not look into the build
+def _operator() -> Callable[..., Tensor] | None:
+    """Return the kernel's operator, built and loaded the first time; None, with one warning, where that is impossible."""
     try:
-        operators.load()
+        return operators.cross_entropy()
     except building.BuildError as error:
-        warnings.warn(f"fused-python is used in place of fused: {error}", RuntimeWarning, stacklevel=4)
-        return False
-    return True
+        warnings.warn(f"fused-python is used in place of fused: {error}", RuntimeWarning, stacklevel=3)
+        return None
 
 
 def _refusal(problem: Problem) -> str | None:

@@ -104,9 +104,7 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto [loss, stats] = call_forward(input, target, weight, ignore_index, reduction, label_smoothing);
     context->save_for_backward({input, target, weight.value_or(Tensor()), stats});
-    context->saved_data["ignore_index"] = ignore_index;
-    context->saved_data["reduction"] = reduction;
-    context->saved_data["label_smoothing"] = label_smoothing;
+    context->saved_data["options"] = std::make_tuple(ignore_index, reduction, label_smoothing);
     return loss;
   }
 
@@ -115,9 +113,8 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
     const auto saved = context->get_saved_variables();
     const auto &input = saved[0], &target = saved[1];
     const auto weight = saved[2].defined() ? optional<Tensor>(saved[2]) : std::nullopt;
-    const int64_t ignore_index = context->saved_data["ignore_index"].toInt();
-    const int64_t reduction = context->saved_data["reduction"].toInt();
-    const double label_smoothing = context->saved_data["label_smoothing"].toDouble();
+    const auto [ignore_index, reduction, label_smoothing] =
+        context->saved_data["options"].to<std::tuple<int64_t, int64_t, double>>();
     const bool target_grad = context->needs_input_grad(1);
     Tensor gradient, of_target;
     if (at::GradMode::is_enabled() && (upstream[0].requires_grad() || input.requires_grad() || target.requires_grad())) {

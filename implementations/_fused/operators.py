@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,14 @@ import torch
 from xentbench.implementations._fused import building
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
-def load() -> None:
-    """Build the library where it is not there yet, and load it, once a process: `torch.ops.xentbench.cross_entropy`.
+@functools.cache
+def cross_entropy() -> Callable[..., Tensor]:
+    """Return the operator `xentbench::cross_entropy`, built where it is not there yet, and loaded once a process.
 
     Raises:
         BuildError: it could not be built.
@@ -22,6 +26,8 @@ def load() -> None:
     torch.library.register_fake("xentbench::cross_entropy_value", _fake_value)
     torch.library.register_fake("xentbench::cross_entropy_forward", _fake_forward)
     torch.library.register_fake("xentbench::cross_entropy_backward", _fake_backward)
+    operator: Callable[..., Tensor] = torch.ops.xentbench.cross_entropy.default
+    return operator
 
 
 def _fake_value(
