@@ -70,9 +70,10 @@ def cross_entropy(
     if reduction not in REDUCTIONS:
         msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
         raise ValueError(msg)
-    operator = _operator()
-    if operator is None:
-        return fused_python.cross_entropy.function(input, target, weight, ignore_index, reduction, label_smoothing)
+    if not _is_built():
+        loss: Tensor = fused_python.cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+        return loss
+    operator: Callable[..., Tensor] = torch.ops.xentbench.cross_entropy.default
     return operator(input, target, weight, ignore_index, REDUCTIONS[reduction], label_smoothing)
 
 
@@ -84,15 +85,20 @@ class FusedCrossEntropyLoss(nn.CrossEntropyLoss):
         return cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch.compile does not look into the build
+def _is_built() -> bool:
+    return _build()
+
+
 @functools.cache
-@torch.compiler.assume_constant_result  # torch.compile asks once a graph, and does not look into the build
-def _operator() -> Callable[..., Tensor] | None:
-    """Return the kernel's operator, built and loaded the first time; None, with one warning, where that is impossible."""
+def _build() -> bool:
+    """Build and load the kernel, once; False, with one warning, where that is impossible."""
     try:
-        return operators.cross_entropy()
+        operators.cross_entropy()
     except building.BuildError as error:
-        warnings.warn(f"fused-python is used in place of fused: {error}", RuntimeWarning, stacklevel=3)
-        return None
+        warnings.warn(f"fused-python is used in place of fused: {error}", RuntimeWarning, stacklevel=4)
+        return False
+    return True
 
 
 def _refusal(problem: Problem) -> str | None:
@@ -104,7 +110,7 @@ def _refusal(problem: Problem) -> str | None:
     return _options.refusal(problem)
 
 
-@implementation("fused", source="Milakov & Gimelshein 2018, arXiv:1805.02867", supports=_refusal)
+@implementation("fused", source="Milakov & Gimelshein 2018, arXiv:1805.02867", supports=_refusal, on_request=True)
 def fused(
     logits: Tensor,
     target: Tensor,

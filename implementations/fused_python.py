@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch.autograd.function import BackwardCFunction, Function, FunctionCtx
@@ -68,7 +68,7 @@ class RowLosses(Function):
             if share is not None:
                 log_probability = _log_probability(logits, stats, rows)
                 shared[rows] = -(share.of(rows, log_probability).mul_(log_probability)).sum(dim=-1)
-        ctx.save_for_backward(logits, label, probability, stats)
+        ctx.save_for_backward(logits, label, probability, stats)  # type: ignore[arg-type]
         ctx.share = share  # type: ignore[attr-defined]
         return at_label, shared
 
@@ -76,10 +76,11 @@ class RowLosses(Function):
     def backward(ctx: BackwardCFunction, at_label: Tensor, shared: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
         """Return `(p - y) u + (p sum(q) - q) v`, u and v upstream of the two losses, and `-log p w keep v`."""
         _options.refuse_double_backward("fused-python")
-        logits, label, probability, stats = ctx.saved_tensors
+        saved: tuple[Any, ...] = ctx.saved_tensors
+        logits, label, probability, stats = saved
         share: Share | None = ctx.share  # type: ignore[attr-defined]
         gradient = torch.empty_like(logits)
-        of_target = torch.empty_like(probability) if ctx.needs_input_grad[2] else None
+        of_target = torch.empty_like(probability) if ctx.needs_input_grad[2] else None  # type: ignore[misc]
         for rows in _blocks(logits):
             log_probability = _log_probability(logits, stats, rows)
             u, v = at_label[rows].unsqueeze(-1), shared[rows].unsqueeze(-1)
@@ -91,7 +92,12 @@ class RowLosses(Function):
         return gradient, None, of_target, None
 
 
-@implementation("fused-python", source="Milakov & Gimelshein 2018, arXiv:1805.02867", supports=_options.refusal)
+@implementation(
+    "fused-python",
+    source="Milakov & Gimelshein 2018, arXiv:1805.02867",
+    supports=_options.refusal,
+    on_request=True,
+)
 def cross_entropy(
     input: Tensor,  # noqa: A002 - the name that F.cross_entropy gives it
     target: Tensor,

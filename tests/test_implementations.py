@@ -30,6 +30,7 @@ ENTRANTS = {entry.name: entry for _, entry in LOADED.found}
 EAGER = sorted(name for name, entry in ENTRANTS.items() if not entry.compiles)
 COMPILED = sorted(name for name, entry in ENTRANTS.items() if entry.compiles)
 STABLE = [name for name in EAGER if name not in ("naive", "bce-with-logits")]
+NO_SECOND = ("autograd-function", "chunked-online", "fused-python")
 BASELINE = Implementation("baseline", functional.cross_entropy)
 # Two correct answers differ by a few roundings of sums over at most 5 classes and 30 rows.
 TOLERANCES = {"float64": {"rtol": 1e-12, "atol": 1e-13}, "float32": {"rtol": 1e-5, "atol": 1e-6}}
@@ -91,10 +92,10 @@ def assert_like_baseline(entry: Implementation, problem: Problem, inputs: Inputs
     assert got.changed == ()
 
 
-def test_thirteen_entrants_load_from_as_many_modules():
+def test_fifteen_entrants_load_from_as_many_modules():
     assert LOADED.broken == ()
-    assert len(ENTRANTS) == len(LOADED.found) == 13
-    assert len({origin for origin, _ in LOADED.found}) == 13
+    assert len(ENTRANTS) == len(LOADED.found) == 15
+    assert len({origin for origin, _ in LOADED.found}) == 15
     assert all(entry.summary and entry.source for entry in ENTRANTS.values())
 
 
@@ -277,7 +278,7 @@ def test_wrong_arguments_raise(name: str, arguments: tuple[torch.Tensor, torch.T
             function(*arguments, **options)
 
 
-@pytest.mark.parametrize("name", ["autograd-function", "chunked-online"])
+@pytest.mark.parametrize("name", NO_SECOND)
 @pytest.mark.parametrize("upstream_grad", [False, True])
 def test_analytic_backward_refuses_a_second_derivative(name: str, *, upstream_grad: bool):
     logits = torch.randn(2, 3, requires_grad=True)
@@ -287,7 +288,7 @@ def test_analytic_backward_refuses_a_second_derivative(name: str, *, upstream_gr
         torch.autograd.grad(loss, logits, upstream, create_graph=True)
 
 
-@pytest.mark.parametrize("name", [name for name in STABLE if name not in ("autograd-function", "chunked-online")])
+@pytest.mark.parametrize("name", [name for name in STABLE if name not in NO_SECOND])
 def test_hessian_vector_product_agrees_where_it_is_not_refused(name: str):
     problem = Problem(batch_size=3, num_classes=4, weight="random", ignored=0.3, label_smoothing=0.1, dtype="float64")
     got, expected = (hessian_vector_product(entry, problem) for entry in (ENTRANTS[name], BASELINE))

@@ -102,7 +102,7 @@ def _duplicate(first: Description, second: Description) -> Description:
 
 
 def select(found: Sequence[Description], globs: Sequence[str]) -> list[Description]:
-    """Return the implementations that match any of the globs, in registry order; without globs all but those on request.
+    """Return the implementations that match any of the globs, in order; without globs all but those on request.
 
     Raises:
         UsageError: a glob that matches nothing.

@@ -27,9 +27,11 @@ inline void ask_for_large_pages([[maybe_unused]] const Tensor& tensor) {
 #endif
 }
 
+// What a row's gradient is multiplied by. Where all labels weigh 0 the mean at the labels is 0 / 0, and so is all of it.
 template <typename acc_t>
-acc_t upstream_of(const Tensor& upstream, int64_t reduction, int64_t row) {
-  return upstream.const_data_ptr<acc_t>()[reduction == NONE ? row : 0];
+acc_t scale_of(const Tensor& upstream, int64_t reduction, acc_t divisor, int64_t row) {
+  const acc_t by_row = upstream.const_data_ptr<acc_t>()[reduction == NONE ? row : 0];
+  return divisor == 0 ? std::numeric_limits<acc_t>::quiet_NaN() : by_row / divisor;
 }
 
 template <typename scalar_t>
@@ -49,7 +51,7 @@ void backward_rows(const Arguments& given, Labels& labels, Kept<at::opmath_type<
         continue;
       }
       const Stats<acc_t> stats{kept.maximum[i], kept.sum[i]};
-      const acc_t scale = upstream_of<acc_t>(upstream, given.options.reduction, i) / *kept.divisor;
+      const acc_t scale = scale_of<acc_t>(upstream, given.options.reduction, *kept.divisor, i);
       const acc_t own = given.labelled ? factors.keep * factors.of(label) : acc_t(0);
       const scalar_t* share = y == nullptr ? nullptr : y + i * grid.classes;
       const acc_t total = static_cast<acc_t>(
@@ -93,7 +95,7 @@ void backward_tiles(const Arguments& given, Labels& labels, Kept<at::opmath_type
         label[lane] = given.labelled ? labels(i) : 0;
         shift[lane] = Stats<acc_t>{kept.maximum[i], kept.sum[i]}.shift();
         sum[lane] = kept.sum[i];
-        scale[lane] = upstream_of<acc_t>(upstream, given.options.reduction, i) / *kept.divisor;
+        scale[lane] = scale_of<acc_t>(upstream, given.options.reduction, *kept.divisor, i);
         own[lane] = given.labelled && label[lane] >= 0 ? factors.keep * factors.of(label[lane]) : acc_t(0);
       }
       auto share_of = [&](int64_t c) {
@@ -138,7 +140,7 @@ void backward_target(const Arguments& given, Kept<at::opmath_type<scalar_t>> kep
     for (int64_t i = begin; i < end; ++i) {
       const Stats<acc_t> stats{kept.maximum[i], kept.sum[i]};
       const acc_t log_sum = std::log(stats.sum);
-      const acc_t scale = upstream_of<acc_t>(upstream, given.options.reduction, i) / *kept.divisor * factors.keep;
+      const acc_t scale = scale_of<acc_t>(upstream, given.options.reduction, *kept.divisor, i) * factors.keep;
       const int64_t at = grid.begin(i), to = i / grid.inners * grid.classes * grid.inners + i % grid.inners;
       for (int64_t c = 0; c < grid.classes; ++c) {
         const acc_t loss = log_sum - (static_cast<acc_t>(x[at + c * grid.class_step]) - stats.shift());

@@ -1,0 +1,201 @@
+"""The native kernel: as an operator of torch, as a library, where it cannot be built."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from xentbench.implementations import fused
+from xentbench.implementations._fused import building, operators
+
+needs_compiler = pytest.mark.skipif(building.compiler() is None, reason=building.REMEDY)
+CODES = {"ignore_index": -100, "reduction": 1, "label_smoothing": 0.0}
+
+
+def logits(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 3.0) -> torch.Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * scale
+    return made.to(dtype).requires_grad_()
+
+
+def labels(rows: int, classes: int) -> torch.Tensor:
+    return torch.randint(classes, (rows,), generator=torch.Generator().manual_seed(2))
+
+
+def both(x: torch.Tensor, target: torch.Tensor, **options: object) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return loss and gradient of the kernel and of torch's own loss in float64."""
+    found = []
+    for loss, dtype in ((fused.cross_entropy, x.dtype), (functional.cross_entropy, torch.float64)):
+        own = x.detach().to(dtype).requires_grad_()
+        value = loss(own, target, **options)
+        value.sum().backward()
+        found.append((value.detach().double(), own.grad.double()))
+    return found
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [1, 2, 15, 16, 17, 63, 64, 65, 1000, 4095, 4097, 9001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_odd_sizes_are_right_in_every_dtype(classes: int, dtype: torch.dtype):
+    x, unit = logits(19, classes, dtype=dtype), torch.finfo(dtype).eps
+    (value, gradient), (right, expected) = both(x, labels(19, classes), reduction="none")
+    torch.testing.assert_close(value, right, rtol=4 * unit, atol=8 * unit)
+    torch.testing.assert_close(gradient, expected, rtol=32 * unit, atol=2 * unit)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x[:, 1:],  # neither rows nor vectors are aligned
+        lambda x: x[::2],
+        lambda x: x[:, ::2],
+        lambda x: x.t().contiguous().t(),
+        lambda x: x[:1].expand(6, -1),
+    ],
+)
+def test_strides_and_alignment_do_not_matter(made):
+    x = made(logits(6, 301).detach())
+    (value, gradient), (right, expected) = both(x, labels(len(x), x.shape[1]))
+    torch.testing.assert_close(value, right, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+@needs_compiler
+def test_no_rows_are_a_mean_of_nothing():
+    x = logits(0, 5)
+    assert fused.cross_entropy(x, labels(0, 5)).isnan()
+    assert fused.cross_entropy(x, labels(0, 5), reduction="sum").item() == 0.0
+    fused.cross_entropy(x, labels(0, 5), reduction="sum").backward()
+    assert x.grad.shape == (0, 5)
+
+
+@needs_compiler
+def test_the_number_of_threads_changes_no_bit():
+    x, target, told = logits(301, 1000), labels(301, 1000), []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        x.grad = None
+        loss = fused.cross_entropy(x, target, label_smoothing=0.1)
+        loss.backward()
+        told.append((loss.item(), x.grad.clone()))
+    torch.set_num_threads(before)
+    assert all(value == told[0][0] and torch.equal(gradient, told[0][1]) for value, gradient in told)
+
+
+@needs_compiler
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_operator_keeps_torchs_rules(reduction: int, smoothing: float):
+    operator = operators.cross_entropy()
+    options = CODES | {"reduction": reduction, "label_smoothing": smoothing}
+    torch.library.opcheck(operator, (logits(4, 70), labels(4, 70), None, *options.values()))
+    torch.library.opcheck(operator, (logits(4, 7, 3), labels(12, 7).reshape(4, 3), torch.rand(7), *options.values()))
+    soft = logits(4, 7).detach().softmax(1).requires_grad_()
+    torch.library.opcheck(operator, (logits(4, 7), soft, None, *options.values()))
+
+
+@needs_compiler
+def test_first_and_second_derivatives_are_those_of_finite_differences():
+    x, target = logits(3, 5, dtype=torch.float64, scale=1.0), labels(3, 5)
+    assert torch.autograd.gradcheck(lambda x: fused.cross_entropy(x, target, label_smoothing=0.1), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: fused.cross_entropy(x, target), (x,))
+    soft = x.detach().softmax(1).requires_grad_()
+    assert torch.autograd.gradcheck(fused.cross_entropy, (x, soft))
+
+
+@needs_compiler
+def test_it_is_one_graph_under_torch_compile():
+    torch.compiler.reset()
+    compiled = torch.compile(fused.cross_entropy, fullgraph=True, backend="aot_eager")
+    x, target = logits(5, 300), labels(5, 300)
+    loss = compiled(x, target)
+    loss.backward()
+    eager = x.detach().requires_grad_()
+    fused.cross_entropy(eager, target).backward()
+    assert loss.item() == fused.cross_entropy(x, target).item()
+    assert torch.equal(x.grad, eager.grad)
+
+
+@needs_compiler
+def test_autocast_computes_and_answers_in_float32_as_torchs_own_loss_does():
+    x, target = logits(4, 70, dtype=torch.bfloat16), labels(4, 70)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = (loss(x, target) for loss in (fused.cross_entropy, functional.cross_entropy))
+    assert ours.dtype == theirs.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    ours.backward()
+    assert x.grad.dtype == torch.bfloat16
+
+
+@needs_compiler
+def test_the_module_takes_what_nn_cross_entropy_loss_takes():
+    options = {"weight": torch.rand(7), "ignore_index": 2, "reduction": "sum", "label_smoothing": 0.1}
+    x, target = logits(9, 7).detach(), labels(9, 7)
+    ours, theirs = fused.FusedCrossEntropyLoss(**options), nn.CrossEntropyLoss(**options)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    torch.testing.assert_close(ours(x, target), theirs(x, target))
+
+
+@needs_compiler
+def test_what_does_not_fit_is_refused():
+    x = logits(3, 5).detach()
+    with pytest.raises(IndexError, match=r"between 0 and 4 or be ignore_index -100, got 5"):
+        fused.cross_entropy(x, torch.tensor([0, 5, 1]))
+    with pytest.raises(ValueError, match="reduction must be"):
+        fused.cross_entropy(x, labels(3, 5), reduction="average")
+    with pytest.raises(ValueError, match="label_smoothing"):
+        fused.cross_entropy(x, labels(3, 5), label_smoothing=1.5)
+    with pytest.raises(ValueError, match="target must have shape"):
+        fused.cross_entropy(x, labels(4, 5))
+
+
+def test_without_a_compiler_the_reason_names_what_adds_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(building.BuildError, match=r"found no C\+\+ compiler: install .* `apt-get install g\+\+`"):
+        building.library(tmp_path)
+
+
+def test_without_a_compiler_the_library_is_slower_and_as_right(tmp_path: Path):
+    """In a process of its own: torch keeps operators for good."""
+    code = (
+        "import torch\nfrom xentbench.implementations.fused import cross_entropy\n"
+        "x = torch.randn(4, 9, requires_grad=True)\nt = torch.tensor([0, 8, 3, 3])\n"
+        "loss = cross_entropy(x, t)\nloss.backward()\n"
+        "assert torch.allclose(loss, torch.nn.functional.cross_entropy(x, t))\ncross_entropy(x, t)\n"
+    )
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": ":".join(filter(None, sys.path))}
+    seen = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert seen.returncode == 0, seen.stderr
+    assert seen.stderr.count("fused-python is used in place of fused") == 1
+
+
+@needs_compiler
+def test_a_build_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "cross_entropy.cpp").write_text("int broken(\n")
+    monkeypatch.setattr(building, "SOURCES", sources)
+    with pytest.raises(building.BuildError, match="could not build the native kernel: .*error"):
+        building.library(tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+@needs_compiler
+def test_a_library_is_built_once_and_again_where_its_sources_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    monkeypatch.setattr(building, "SOURCES", sources)
+    (sources / "cross_entropy.cpp").write_text("int one() { return 1; }\n")
+    first = building.library(tmp_path)
+    made = first.stat().st_mtime_ns
+    assert building.library(tmp_path) == first
+    assert first.stat().st_mtime_ns == made
+    (sources / "cross_entropy.cpp").write_text("int two() { return 2; }\n")
+    assert building.library(tmp_path) != first
