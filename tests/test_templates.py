@@ -213,7 +213,7 @@ def test_one_template_serves_what_differs_in_folders_only(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     elsewhere = workers.template({})
     assert elsewhere is not None
-    assert elsewhere.environment["PYTHONPATH"] == "elsewhere"
+    assert elsewhere.environment["PYTHONPATH"] == str(Path("elsewhere").absolute())
 
 
 @pytest.mark.usefixtures("fresh")
