@@ -85,9 +85,13 @@ class FusedCrossEntropyLoss(nn.CrossEntropyLoss):
         return cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch.compile does not look into the build
 def _is_built() -> bool:
     return _build()
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler: a graph asks once, and does not look
+# into the build.
+_is_built._dynamo_marked_constant = True  # type: ignore[attr-defined] # noqa: SLF001
 
 
 @functools.cache
