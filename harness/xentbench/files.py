@@ -18,6 +18,17 @@ _NOT_OFFERED: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 """What file systems answer that cannot flush a folder or hold two names of one file."""
 
 
+def user_cache(name: str) -> Path:
+    """Return a folder of the user's cache: in `XDG_CACHE_HOME` if that is absolute, else in `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # a user without a home: a folder that cannot exist, hence no cache
+            base = Path(os.devnull)
+    return base / "xentbench" / name
+
+
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write `content` to a temporary file beside `path`, flush it to the disk and move it into place; return `path`.
 

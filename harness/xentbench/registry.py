@@ -10,14 +10,13 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-import os
 import sys
 from importlib import machinery, metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import environment
-from xentbench.files import write_atomically
+from xentbench.files import user_cache, write_atomically
 from xentbench.spec import AbsentError, Description, Source, Status, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def cached(describe: Describe, folder: Path | None = None) -> Describe:
 
     Only sources of which every part loaded are remembered: a missing package may be installed tomorrow.
     """
-    place = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xentbench" / "descriptions"
+    place = folder or user_cache("descriptions")
 
     def remembered(source: Source, problems: Sequence[str]) -> list[Description]:
         digest = _digest(source)

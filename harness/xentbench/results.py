@@ -197,8 +197,12 @@ def read(folder: Path) -> Run:
 
 def finished(run: Run) -> dict[tuple[str, str, Phase], Status]:
     """Return how each cell ended that no further sitting need do: all but those that came too late for a budget."""
-    late = (run.cells["status"] == Status.SKIPPED) & run.cells["reason"].fillna("").str.startswith(SPENT)
-    return ended(replace(run, cells=run.cells[~late]))
+    return ended(replace(run, cells=run.cells[~late(run.cells)]))
+
+
+def late(cells: pd.DataFrame) -> pd.Series[bool]:
+    """Return which cells came too late for their sitting's budget."""
+    return (cells["status"] == Status.SKIPPED) & cells["reason"].fillna("").str.startswith(SPENT)
 
 
 def ended(run: Run) -> dict[tuple[str, str, Phase], Status]:

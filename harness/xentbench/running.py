@@ -99,7 +99,7 @@ def untimed(run: Run) -> str:
     """Return, in one sentence, that nothing was timed although something could have been; '' where it is not so."""
     cells = run.cells
     right = cells["status"] == Status.PASSED
-    late = (cells["status"] == Status.SKIPPED) & cells["reason"].fillna("").str.startswith(results.SPENT)
+    late = results.late(cells)
     if cells.loc[right, "ratio"].notna().any() or not (right | late).any():
         return ""
     reason = cells.loc[right | late, "reason"].fillna("").mode().iloc[0]

@@ -11,18 +11,17 @@ import dataclasses
 import functools
 import importlib
 import math
-import os
 import platform
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from xentbench.files import user_cache
 from xentbench.inputs import Recorded
 from xentbench.models import Lesson, classifier, language_model
 from xentbench.recordings import fingerprint, from_file, read_metadata, save
@@ -30,6 +29,7 @@ from xentbench.spec import UsageError
 from xentbench.threads import one_thread
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
     from xentbench.models import Model
@@ -155,14 +155,8 @@ def course(name: str, seed: int) -> Course:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder of trained workloads: in `XDG_CACHE_HOME` if that is absolute, else `~/.cache`."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError:  # a user without a home: a folder that cannot exist, hence no cache
-            base = Path(os.devnull)
-    return base / "xentbench" / "workloads"
+    """Return the user's cache folder of trained workloads."""
+    return user_cache("workloads")
 
 
 def _trained(name: str) -> Recorded:

@@ -17,6 +17,8 @@ from typing import Final
 
 import torch
 
+from xentbench.files import user_cache
+
 SOURCES: Final = Path(__file__).parent
 REMEDY: Final = "install a C++ compiler, e.g. `apt-get install g++`, or name one in CXX"
 """The one command that adds what is missing."""
@@ -51,8 +53,7 @@ def library(folder: Path | None = None) -> Path:
         msg = f"the native kernel is built on first use and found no C++ compiler: {REMEDY}"
         raise BuildError(msg)
     command = [program, *_flags()]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xentbench" / "kernels"
-    place = (folder or cache) / f"cross_entropy-{_key(command)}.so"
+    place = (folder or user_cache("kernels")) / f"cross_entropy-{_key(command)}.so"
     if not place.is_file():
         _build(command, place)
     return place

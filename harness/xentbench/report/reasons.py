@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from xentbench.report.text import code_span, plain
 from xentbench.report.view import is_wrong
 from xentbench.spec import Comparison, Status, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from xentbench.report.view import View
 
@@ -51,13 +51,14 @@ def _wrong(view: View, mark: Callable[[str], str]) -> list[str]:
     """Return what is wrong of each implementation, its first reason told; a declared deviation is not."""
     own = ["implementation", "problem"]
     declared = set(view.verdicts.loc[view.verdicts["deviations"].map(bool), own].itertuples(index=False, name=None))
-    found = view.cells[view.cells["status"].map(is_wrong)].drop_duplicates(own).to_dict("records")
-    held = [one for one in found if (one["implementation"], one["problem"]) not in declared]
-    first = list({one["implementation"]: one for one in reversed(held)}.values())[::-1]
+    first: dict[str, dict[Hashable, Any]] = {}
+    for one in view.cells[view.cells["status"].map(is_wrong)].to_dict("records"):
+        if (one["implementation"], one["problem"]) not in declared:
+            first.setdefault(one["implementation"], one)
     lines = [
         f"{mark(plain(one['implementation']))} is {mark(plain(one['status']))} at {mark(plain(one['label']))}: "
         f"{mark(plain(one['reason'], LONGEST)) or 'no reason told'}"
-        for one in first[:KINDS]
+        for one in list(first.values())[:KINDS]
     ]
     return lines + ([f"and {counted(len(first) - KINDS, 'other')} wrong"] if len(first) > KINDS else [])
 
