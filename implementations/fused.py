@@ -101,7 +101,7 @@ def _build() -> bool:
     return True
 
 
-def _refusal(problem: Problem) -> str | None:
+def refusal(problem: Problem) -> str | None:
     """Return why the entrant is not asked: what it falls back on is an entrant of its own."""
     if building.compiler() is None:
         return f"its kernel is C++: {building.REMEDY}"
@@ -110,7 +110,7 @@ def _refusal(problem: Problem) -> str | None:
     return _options.refusal(problem)
 
 
-@implementation("fused", source="Milakov & Gimelshein 2018, arXiv:1805.02867", supports=_refusal, on_request=True)
+@implementation("fused", source="Milakov & Gimelshein 2018, arXiv:1805.02867", supports=refusal, on_request=True)
 def fused(
     logits: Tensor,
     target: Tensor,
