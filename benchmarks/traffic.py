@@ -47,7 +47,7 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401, D105 - whatever the operation returns
+    ) -> Any:  # noqa: ANN401 - whatever the operation returns
         del types
         result = func(*args, **(kwargs or {}))
         self.moved_bytes += moved_bytes(func, args, kwargs or {}, result)
