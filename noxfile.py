@@ -71,6 +71,13 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session
+def ladder(session: nox.Session) -> None:
+    """Measure the ladder of ideas, and replace its figure and table in docs/implementations.md; `-- RUN` redraws one."""
+    install(session, "-e", ".[workloads]")
+    session.run("python", "benchmarks/ladder.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Write the reference pages from the code, then check every page: links, commands, what they print. Minutes."""
     install(session, "-e", ".[workloads]", group="test")

@@ -17,11 +17,12 @@ CHUNK: Final = 4096
 """Classes a chunk: long enough that the loop costs little, short enough that a chunk stays in a cache."""
 
 
-def online_logsumexp(logits: Tensor) -> Tensor:
-    """Return `log(sum_j exp(x[j]))`, holding one chunk of exponentials at a time: `(*N, C)` to `(*N)`.
+def online_stats(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `max(x)` and `sum_j exp(x[j] - max(x))` of each row in one pass: `(*N, C)` to two of `(*N)`.
 
-    With maximum m and sum s of the chunks so far, and m' the larger of m and the next chunk's maximum,
-    `s' = s * exp(m - m') + sum_chunk exp(x - m')`. The half dtypes are added up in float32, which is also returned.
+    One chunk of exponentials is held at a time. With maximum m and sum s of the chunks so far, and m' the larger of m
+    and the next chunk's maximum, `s' = s * exp(m - m') + sum_chunk exp(x - m')`. The half dtypes are added up in
+    float32, which is also returned.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     # The lowest finite number rather than -inf: a first chunk of -inf alone must not lead to -inf - -inf.
@@ -32,6 +33,12 @@ def online_logsumexp(logits: Tensor) -> Tensor:
         larger = torch.maximum(maximum, values.detach().amax(dim=-1))
         total = total * (maximum - larger).exp() + (values - larger.unsqueeze(-1)).exp().sum(dim=-1)
         maximum = larger
+    return maximum, total
+
+
+def online_logsumexp(logits: Tensor) -> Tensor:
+    """Return `log(sum_j exp(x[j]))`, `(*N, C)` to `(*N)`, in float32 or more."""
+    maximum, total = online_stats(logits)
     return maximum + total.log()
 
 

@@ -109,7 +109,7 @@ def _build() -> bool:
     return True
 
 
-def _refusal(problem: Problem) -> str | None:
+def refusal(problem: Problem) -> str | None:
     """Return why the entrant is not asked: what it falls back on is an entrant of its own."""
     if building.compiler() is None:
         return f"its kernel is C++: {building.REMEDY}"
@@ -122,7 +122,7 @@ fused: Final = implementation(
     "fused",
     source="Milakov & Gimelshein 2018, arXiv:1805.02867",
     summary="This project's kernel: logits read once forward, read once and the gradient written once backward.",
-    supports=_refusal,
+    supports=refusal,
     on_request=True,
 )(cross_entropy)
 """The entrant: what a training script calls is what is judged and timed."""

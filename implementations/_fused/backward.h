@@ -9,12 +9,16 @@
 
 namespace xentbench {
 
+#ifndef XENTBENCH_LARGE_PAGES
+#define XENTBENCH_LARGE_PAGES 1
+#endif
+
 // From here on the system is asked for large pages: with those of 4 kB, faults take most of a backward.
 constexpr int64_t LARGE_BYTES = 8 << 20;
 
 // Asks for large pages where a gradient begins that nobody has touched yet; a hint, which may be refused.
 inline void ask_for_large_pages([[maybe_unused]] const Tensor& tensor) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
+#if defined(__linux__) && defined(MADV_HUGEPAGE) && XENTBENCH_LARGE_PAGES
   constexpr uintptr_t page = 2 << 20;
   if (static_cast<int64_t>(tensor.nbytes()) < LARGE_BYTES) {
     return;

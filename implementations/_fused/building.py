@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,25 @@ VECTORS: Final = {
 """Flags by what torch itself uses on this processor; without any, ATen's vectors are plain arrays."""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a library is built with. Several may be loaded by one process: each has its own name in torch.
+
+    Attributes:
+        namespace: of its operators, `torch.ops.NAMESPACE.cross_entropy`.
+        vectors: whether it is built for this processor's vectors, or for any processor, with arrays in their place.
+        large_pages: whether the gradient asks for large pages.
+    """
+
+    namespace: str = "xentbench"
+    vectors: bool = True
+    large_pages: bool = True
+
+
+FUSED: Final = Variant()
+"""What `fused` uses."""
+
+
 class BuildError(RuntimeError):
     """The kernel could not be built: without a compiler, or by what it said."""
 
@@ -39,10 +59,11 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, [*named[:1], "c++", "g++", "clang++"])), None)
 
 
-def library(folder: Path | None = None) -> Path:
+def library(variant: Variant = FUSED, folder: Path | None = None) -> Path:
     """Return the built library, from the cache where it is there.
 
     Args:
+        variant: what it is built with.
         folder: where libraries are kept; `$XDG_CACHE_HOME/xentbench/kernels` or `~/.cache/xentbench/kernels`.
 
     Raises:
@@ -52,23 +73,25 @@ def library(folder: Path | None = None) -> Path:
     if program is None:
         msg = f"the native kernel is built on first use and found no C++ compiler: {REMEDY}"
         raise BuildError(msg)
-    command = [program, *_flags()]
+    command = [program, *_flags(variant)]
     place = (folder or user_cache("kernels")) / f"cross_entropy-{_key(command)}.so"
     if not place.is_file():
         _build(command, place)
     return place
 
 
-def _flags() -> list[str]:
+def _flags(variant: Variant) -> list[str]:
     capability = torch.backends.cpu.get_cpu_capability()
-    vectors = VECTORS.get(capability, ())
+    vectors = VECTORS.get(capability, ()) if variant.vectors else ()
     name = capability if vectors else "DEFAULT"
     root = Path(torch.__file__).parent
     includes = [root / "include", root / "include" / "torch" / "csrc" / "api" / "include"]
     # No OpenMP by clang on macOS without a package of its own: at::parallel_for then runs torch's pool by its library.
     threads = [] if sys.platform == "darwin" else ["-fopenmp"]
     return [
-        *("-O3", "-std=c++20", "-fPIC", "-shared", *threads, *vectors),
+        # Hidden, lest one of two variants in a process calls what the other one brought.
+        *("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", *threads, *vectors),
+        *(f"-DXENTBENCH_NAMESPACE={variant.namespace}", f"-DXENTBENCH_LARGE_PAGES={int(variant.large_pages)}"),
         *(f"-DCPU_CAPABILITY={name}", f"-DCPU_CAPABILITY_{name}"),
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *(part for place in includes for part in ("-isystem", str(place))),

@@ -17,6 +17,17 @@
 
 #include "backward.h"
 
+// The name of the operators in torch, given by whoever builds: several builds may be loaded by one process.
+#ifndef XENTBENCH_NAMESPACE
+#define XENTBENCH_NAMESPACE xentbench
+#endif
+#define XENTBENCH_TEXT(name) #name
+#define XENTBENCH_TEXT_OF(name) XENTBENCH_TEXT(name)
+#define XENTBENCH_OPERATOR(name) XENTBENCH_TEXT_OF(XENTBENCH_NAMESPACE) "::" name
+// torch's own macros would take the name of a macro for the name: theirs are called with its value.
+#define XENTBENCH_LIBRARY(name, library) TORCH_LIBRARY(name, library)
+#define XENTBENCH_LIBRARY_IMPL(name, key, library) TORCH_LIBRARY_IMPL(name, key, library)
+
 namespace xentbench {
 
 // The loss, and (2 rows + 1) numbers for the backward.
@@ -80,19 +91,19 @@ c10::TypedOperatorHandle<Signature> operator_of(const char* name) {
 // Through the dispatcher, so that tracing, fake tensors and whatever else is between sees them.
 template <typename... Given>
 auto call_forward(const Given&... given) {
-  static const auto op = operator_of<decltype(forward)>("xentbench::cross_entropy_forward");
+  static const auto op = operator_of<decltype(forward)>(XENTBENCH_OPERATOR("cross_entropy_forward"));
   return op.call(given...);
 }
 
 template <typename... Given>
 auto call_value(const Given&... given) {
-  static const auto op = operator_of<decltype(value)>("xentbench::cross_entropy_value");
+  static const auto op = operator_of<decltype(value)>(XENTBENCH_OPERATOR("cross_entropy_value"));
   return op.call(given...);
 }
 
 template <typename... Given>
 auto call_backward(const Given&... given) {
-  static const auto op = operator_of<decltype(backward)>("xentbench::cross_entropy_backward");
+  static const auto op = operator_of<decltype(backward)>(XENTBENCH_OPERATOR("cross_entropy_backward"));
   return op.call(given...);
 }
 
@@ -162,7 +173,7 @@ Tensor autocast(
 
 }  // namespace xentbench
 
-TORCH_LIBRARY(xentbench, library) {
+XENTBENCH_LIBRARY(XENTBENCH_NAMESPACE, library) {
   library.def(
       "cross_entropy(Tensor input, Tensor target, Tensor? weight, int ignore_index, int reduction, float label_smoothing) "
       "-> Tensor");
@@ -177,15 +188,15 @@ TORCH_LIBRARY(xentbench, library) {
       "int ignore_index, int reduction, float label_smoothing, bool target_grad) -> (Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(xentbench, CompositeImplicitAutograd, library) {
+XENTBENCH_LIBRARY_IMPL(XENTBENCH_NAMESPACE, CompositeImplicitAutograd, library) {
   library.impl("cross_entropy", xentbench::cross_entropy);
 }
 
-TORCH_LIBRARY_IMPL(xentbench, AutocastCPU, library) {
+XENTBENCH_LIBRARY_IMPL(XENTBENCH_NAMESPACE, AutocastCPU, library) {
   library.impl("cross_entropy", xentbench::autocast);
 }
 
-TORCH_LIBRARY_IMPL(xentbench, CPU, library) {
+XENTBENCH_LIBRARY_IMPL(XENTBENCH_NAMESPACE, CPU, library) {
   library.impl("cross_entropy_value", xentbench::value);
   library.impl("cross_entropy_forward", xentbench::forward);
   library.impl("cross_entropy_backward", xentbench::backward);

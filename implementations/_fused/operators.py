@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def cross_entropy() -> Callable[..., Tensor]:
+def cross_entropy(variant: building.Variant = building.FUSED) -> Callable[..., Tensor]:
     """Return the operator `xentbench::cross_entropy`, built where it is not there yet, and loaded once a process.
+
+    Args:
+        variant: what it is built with, and the name in place of `xentbench`.
 
     Raises:
         BuildError: it could not be built.
     """
-    torch.ops.load_library(building.library())  # type: ignore[no-untyped-call]
-    torch.library.register_fake("xentbench::cross_entropy_value", _fake_value)
-    torch.library.register_fake("xentbench::cross_entropy_forward", _fake_forward)
-    torch.library.register_fake("xentbench::cross_entropy_backward", _fake_backward)
-    operator: Callable[..., Tensor] = torch.ops.xentbench.cross_entropy.default
+    torch.ops.load_library(building.library(variant))  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"{variant.namespace}::cross_entropy_value", _fake_value)
+    torch.library.register_fake(f"{variant.namespace}::cross_entropy_forward", _fake_forward)
+    torch.library.register_fake(f"{variant.namespace}::cross_entropy_backward", _fake_backward)
+    operator: Callable[..., Tensor] = getattr(torch.ops, variant.namespace).cross_entropy.default
     return operator
 
 
