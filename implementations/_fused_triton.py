@@ -231,7 +231,7 @@ class CrossEntropy(Function):
                 sanitize_overflow=False,
             )
         loss, divisor = _reduced(parts, target.dim() == logits.dim(), options.reduction)
-        ctx.save_for_backward(logits, target, weight, stats, divisor)
+        ctx.save_for_backward(logits, target, weight, stats, divisor)  # type: ignore[arg-type]  # may be None
         ctx.options = options  # type: ignore[attr-defined]
         return loss
 
@@ -239,11 +239,13 @@ class CrossEntropy(Function):
     def backward(ctx: BackwardCFunction, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """Return the gradients of the logits and, where they require one, of the probabilities."""
         _options.refuse_double_backward("fused-triton")
-        logits, target, weight, stats, divisor = ctx.saved_tensors
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        logits, target, weight, stats, divisor = saved
         options: Options = ctx.options  # type: ignore[attr-defined]
         rows, classes = logits.shape
         gradient = _written(logits, logits)
-        of_target = _written(target, logits) if ctx.needs_input_grad[1] else None
+        needed: tuple[bool, ...] = ctx.needs_input_grad
+        of_target = _written(target, logits) if needed[1] else None
         meta = _meta(logits, target, weight, options)
         blocks = triton.cdiv(classes, meta["block"])
         if rows:

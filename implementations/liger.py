@@ -23,7 +23,7 @@ def _refusal(problem: Problem) -> str | None:
         "raises for an empty batch": problem.rows == 0,
         "computes in float32, whatever the dtype of the logits": problem.dtype == "float64",
         "writes a gradient over each row, and expanded rows are one": problem.logits_layout == "expanded",
-        "does not look at its arguments: another reduction counts as sum": problem.invalid == "reduction",
+        "does not look at its arguments: any unknown word counts as sum": problem.invalid == "reduction",
         "does not look at its arguments: of too many labels the first count": problem.invalid == "target-long",
         "multiplies in bfloat16, of which Triton's interpreter takes the bits": interpreted
         and problem.dtype == "bfloat16",

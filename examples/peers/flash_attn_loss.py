@@ -5,8 +5,8 @@
 
 Read in flash-attn 2.8.3.post2, `flash_attn/losses/cross_entropy.py`: logits `(N, C)` and labels on a GPU, asserted;
 losses in float32 whatever the dtype of the logits; no class weights; the log-sum-exp is saved. A label out of range is
-a loss of 0 there, where `F.cross_entropy` raises: expect the judge to say so. The package imports its compiled attention
-as it is imported, so that Triton's interpreter does not get as far as this loss.
+a loss of 0 there, where `F.cross_entropy` raises: expect the judge to say so. The package imports its compiled
+attention as it is imported, so that Triton's interpreter does not get as far as this loss.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 Read in unsloth 2026.10.9, `unsloth/kernels/cross_entropy_loss.py`: logits `(batch, sequence, C)` and labels of their
 first two dimensions; the mean alone, and -100 as the only label to ignore; losses in float32 whatever the dtype of the
-logits; the log-sum-exp is saved. A mean over no row is 0 there, where `F.cross_entropy` has NaN: expect the judge to say
-so. To import it is to patch other libraries: its worker is its own, so that nobody else is touched, but what it changes
-in torch may be held against it (status `tampered`).
+logits; the log-sum-exp is saved. A mean over no row is 0 there, where `F.cross_entropy` has NaN: expect the judge to
+say so. To import it is to patch other libraries: its worker is its own, so that nobody else is touched, but what it
+changes in torch may be held against it (status `tampered`).
 """
 
 from __future__ import annotations

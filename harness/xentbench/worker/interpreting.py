@@ -23,8 +23,10 @@ MOST_ELEMENTS: Final = 4096
 """Logits of a problem that is asked: a kernel's program takes a millisecond where a GPU runs thousands at once."""
 NEVER_TIMED: Final = "judged through Triton's interpreter, which is never timed: a machine with a GPU times it"
 NOT_TRAINED: Final = "judged through Triton's interpreter, which is too slow to train with"
-_MADE: Final = "triton.runtime.interpreter"
-"""Module that is loaded when the first kernel is made for the interpreter."""
+_KERNELS: Final = ("triton.runtime.interpreter", "triton.runtime.autotuner")
+"""Modules of the classes that interpreted kernels have: plain ones, and those of which one of several is taken."""
+_OTHERS: Final = ("torch", "triton")
+"""Packages with kernels that nobody here calls without `torch.compile`."""
 _NO_DRIVER: Final = "0 active drivers"
 """What Triton says where it has no device and does not interpret."""
 
@@ -48,10 +50,18 @@ def is_on() -> bool:
 def is_interpreted(entry: Implementation) -> bool:
     """Whether a loaded implementation is interpreted in this process.
 
-    That is one that says it needs Triton, and one that says nothing where what was loaded made a kernel.
+    That is one that says it needs Triton, and one that says nothing where a module that was loaded holds a kernel.
     """
     says = PACKAGE in entry.packages
-    return is_on() and not entry.compiles and (says or (not entry.packages and _MADE in sys.modules))
+    return is_on() and not entry.compiles and (says or (not entry.packages and _holds_kernels()))
+
+
+def _holds_kernels() -> bool:
+    """Whether any module but those of torch and Triton holds a kernel for the interpreter."""
+    if _KERNELS[0] not in sys.modules:
+        return False
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] not in _OTHERS]
+    return any(type(value).__module__ in _KERNELS for module in modules for value in list(vars(module).values()))
 
 
 def refusal(entry: Implementation, problem: Problem) -> str | None:
