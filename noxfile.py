@@ -55,6 +55,14 @@ def judge(session: nox.Session) -> None:
     session.run("xentbench", "parity", "--compile", *session.posargs)
 
 
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Judge the kernels that are Triton's, this project's and peers', where there is no GPU by its interpreter."""
+    install(session, "-e", ".[peers,workloads]", group="test")
+    session.run("pytest", "tests/test_fused_triton.py", "tests/test_worker_interpreting.py", "-m", "slow or not slow")
+    session.run("xentbench", "parity", "fused-triton", "liger", *session.posargs)
+
+
 @nox.session(name="pytest-bench")
 def pytest_bench(session: nox.Session) -> None:
     """Time the same implementations through pytest-benchmark, for people who live in pytest; saves and compares."""

@@ -14,6 +14,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from xentbench import registry
+from xentbench.spec import Status
+from xentbench.workers import describe
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -90,3 +94,27 @@ def test_the_kept_bugs_counter_example_is_a_snippet_that_needs_its_file_and_torc
     expected, got = map(float, re.fullmatch(r"expected (\S+) got (\S+)\n", ran.stdout).groups())
     assert expected > 0.0
     assert got == pytest.approx(-expected)
+
+
+PEERS = sorted((EXAMPLES / "peers").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", PEERS, ids=lambda file: file.stem)
+def test_a_peer_without_its_package_is_a_reason_with_the_command_that_adds_it(file: Path):
+    (entry,) = describe(registry.plugin_source(str(file)), ["cross_entropy:N=4,C=5"])
+    if entry.status is Status.UNSUPPORTED:
+        assert re.fullmatch(r"needs the package '\w+': pip install [\w-]+", entry.reason)
+        assert entry.reason.rpartition(" ")[2] in file.read_text()
+    else:
+        assert entry.status is Status.PASSED, entry.reason
+        assert "GPU" in entry.refusals["cross_entropy:N=4,C=5"]
+
+
+def test_peers_have_names_of_their_own_and_files_that_hide_no_package():
+    found = [entry for file in PEERS for entry in describe(registry.plugin_source(str(file)), [])]
+    names = [entry.name for entry in (*found, *describe(registry.BUILT_IN, []))]
+    assert len(found) == len(PEERS) == 3
+    assert len(set(names)) == len(names)
+    assert not {file.stem for file in PEERS} & {"flash_attn", "quack", "unsloth", "triton"}
+    listed = (EXAMPLES / "peers" / "README.md").read_text()
+    assert all(f"[{file.name}]({file.name})" in listed for file in PEERS)

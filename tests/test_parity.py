@@ -237,6 +237,40 @@ def test_declared_deviation_explains_nothing_else():
     ).is_wrong
 
 
+def test_a_mean_over_no_row_is_explained_where_there_is_none_and_not_elsewhere():
+    declared = dataclasses.replace(PLAIN, deviations=(Deviation("all-ignored-mean", "a divisor of at least 1"),))
+    nothing = Problem.parse("N=4,C=10,ignored=1.0")
+    zero = torch.zeros_like(right_answers(nothing).loss)
+    seen = judge(nothing, declared, loss=zero, loss_no_grad=zero, loss_again=zero)
+    assert seen.deviations == ("all-ignored-mean",)
+    assert judge(nothing, loss=zero).is_wrong
+    assert judge(MEAN, declared, loss=torch.zeros_like(right_answers(MEAN).loss)).is_wrong
+    other = right_answers(nothing).gradient + 1
+    assert judge(nothing, declared, loss=zero, loss_no_grad=zero, loss_again=zero, gradient=other).is_wrong
+
+
+def test_a_second_backward_that_is_declared_explains_no_first_one():
+    declared = dataclasses.replace(PLAIN, deviations=(Deviation("second-backward", "scaled in place"),))
+    gradient = right_answers(MEAN).gradient
+    assert judge(MEAN, gradient_again=gradient * 2).is_wrong
+    assert judge(MEAN, declared, gradient_again=gradient * 2).deviations == ("second-backward",)
+    assert judge(MEAN, declared, gradient=gradient * 2).is_wrong
+    assert judge(MEAN, declared, second_loss=right_answers(MEAN).loss * 3).is_wrong
+
+
+def test_a_second_derivative_that_is_declared_explains_nothing_else():
+    declared = dataclasses.replace(PLAIN, deviations=(Deviation("second-derivative", "none is written"),))
+    nothing = torch.zeros_like(right_answers(MEAN).gradient)
+    assert judge(MEAN, hessian_product=nothing).is_wrong
+    assert judge(MEAN, declared, hessian_product=nothing).deviations == ("second-derivative",)
+    assert judge(MEAN, declared, gradient_again=nothing).is_wrong
+
+
+def test_answers_of_an_interpreter_are_labelled():
+    assert "interpreted" in judge(MEAN, dataclasses.replace(PLAIN, interpreted=True)).labels
+    assert "interpreted" not in judge(MEAN).labels
+
+
 def test_unknown_deviation_is_refused():
     with pytest.raises(UsageError, match="did you mean 'unshifted-exponent'"):
         parity.check_codes(["unshifted-exponents"])

@@ -50,6 +50,17 @@ def test_what_is_wrong_is_told_with_its_first_reason_unless_it_was_declared() ->
     assert unanswered(View.of(replace(run, verdicts=declared))) == []
 
 
+def test_whoever_offers_nothing_is_told_with_the_reason_and_others_are_not() -> None:
+    run = ended("only two classes", status="unsupported", verdict="")
+    assert unanswered(View.of(run)) == []
+    name, reason = run.cells.loc[0, "implementation"], "needs the package 'triton': pip install triton"
+    cells = run.cells.assign(status=run.cells["status"].mask(run.cells["implementation"] == name, "unsupported"))
+    cells.loc[cells["implementation"] == name, ["verdict", "reason"]] = ["", reason]
+    (line,) = unanswered(View.of(replace(run, cells=cells)))
+    count = (cells["implementation"] == name).sum()
+    assert line == f"{count} cells unsupported: {reason} ({count})"
+
+
 def test_where_every_cell_has_an_answer_nothing_is_said() -> None:
     assert unanswered(View.of(ended())) == []
 

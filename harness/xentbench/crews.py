@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from xentbench.examining import Examined, examine
 from xentbench.inputs import timed_seed
 from xentbench.spec import Description, Failure, Phase, Status, Verdict
+from xentbench.worker import interpreting
 from xentbench.workers import Worker, WorkerError, load, template
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Examinee:
         """
         if self.given_up is not None:
             return Examined(self.given_up)
+        settings = dict(self.environment)
+        if self.entry.interpreted:  # what it costs says nothing of the kernel
+            settings, phases, measure_memory = settings | interpreting.settings(), [], False
         try:
             if self.worker is None:
-                self.worker = Worker(
-                    self.environment, template=template(self.environment, compiles=self.entry.compiles)
-                )
+                self.worker = Worker(settings, template=template(settings, compiles=self.entry.compiles))
                 load(
                     self.worker,
                     self.entry,

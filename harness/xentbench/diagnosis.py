@@ -119,6 +119,17 @@ def out_of_unshifted_range(problem: Problem, truth: Truth) -> Flags:
     return result
 
 
+def mean_of_nothing(problem: Problem, truth: Truth) -> Flags:
+    """Return `(rows,)`: every row of a mean over none: NaN by definition, 0 where the divisor is at least 1."""
+    nothing = problem.reduction == "mean" and problem.has_index_target and not (truth.rows.valid > 0.0).any()
+    return np.full(problem.rows, nothing, dtype=bool)
+
+
+def every_row(problem: Problem, _truth: Truth) -> Flags:
+    """Return `(rows,)`: all of them."""
+    return np.ones(problem.rows, dtype=bool)
+
+
 def _constant_factor(symptom: Symptom) -> float | bool:
     """Return the factor by which every entry is too large or small, where there is one and enough entries tell it."""
     usable = np.isfinite(symptom.expected) & (np.abs(symptom.expected) > SLACK * symptom.allowed)

@@ -138,7 +138,7 @@ def examine_here(entry: Implementation, declared: Description, question: Questio
     """
     problem, given = question.problem, copy.deepcopy(question.inputs)
     try:
-        if reason := calls.refusal(entry, problem):
+        if reason := serving.refusal(entry, problem):
             return Verdict(Status.UNSUPPORTED, reason=reason)
         answers = calls.answer(_bound_here(entry, declared, problem, given.weight), problem, given)
         if declared.compiles:

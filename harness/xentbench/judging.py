@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench import baseline, checking, console, environment, found, offers, options, panel, planning, training
-from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, counted
+from xentbench.spec import CROSS_ENTROPY, Problem, Status, UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -242,13 +242,21 @@ def _entries(asked: Asked, keys: Sequence[str]) -> tuple[list[Description], list
     told = [*keys, *(problem.key for problem in panel.panel("compiled")), *(entry.problem for entry in asked.kept)]
     entries = options.chosen(asked.names, asked.globs, asked.plugins, list(dict.fromkeys(told)))
     if asked.compile:
-        entries = [e if e.compiles else dataclasses.replace(e, compiles=True, wrapped=True) for e in entries]
+        entries = [e if e.compiles else _wrapped(e) for e in entries]
     if asked.names or asked.globs:
         return entries, []
     if asked.baseline is not None:
         listed = [entry for entry in entries if entry.name in asked.baseline.implementations]
         return listed, baseline.census(asked.baseline, entries)
     return [entry for entry in entries if not (asked.baseline_file and entry.compiles)], []
+
+
+def _wrapped(entry: Description) -> Description:
+    """Return the implementation as one that a worker puts under `torch.compile`."""
+    if entry.interpreted and entry.status is Status.PASSED:
+        reason = "Triton's interpreter, which judges it here, does not run under torch.compile"
+        return dataclasses.replace(entry, status=Status.UNSUPPORTED, reason=reason)
+    return dataclasses.replace(entry, compiles=True, wrapped=True)
 
 
 def _not_offered(required: Sequence[str], checked: Sequence[Checked]) -> list[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Flags = npt.NDArray[np.bool_]
 
 NOT_DETERMINISTIC: Final = "not-deterministic"
+INTERPRETED: Final = "interpreted"
+"""Label of answers that Triton's interpreter gave: right there is not yet right on a GPU."""
 SECOND: Final = "of a second call with other values"
 RETAINED: Final = "of a second backward (retain_graph)"
 NOTES: Final = ("backward-once", "no-double-backward")
@@ -35,8 +37,17 @@ NOTES: Final = ("backward-once", "no-double-backward")
 
 DEVIATIONS: Final[Mapping[str, Callable[[Problem, Truth], Flags]]] = {
     "unshifted-exponent": diagnosis.out_of_unshifted_range,
+    "all-ignored-mean": diagnosis.mean_of_nothing,
+    "second-backward": diagnosis.every_row,
+    "second-derivative": diagnosis.every_row,
 }
 """What each declared deviation may explain: `(rows,)` flags of the rows in which it may break loss and gradient."""
+_ABOUT: Final[Mapping[str, tuple[str, str]]] = {
+    "all-ignored-mean": ("", "loss"),
+    "second-backward": ("repeat", f"gradient {RETAINED}"),
+    "second-derivative": ("double-backward", ""),
+}
+"""Of these the quantity that they may explain, and how a failure of it begins; the others may explain any."""
 
 
 def judge(question: Question, answers: Answers, declared: Description) -> Verdict:
@@ -80,7 +91,8 @@ def _labels(answers: Answers, declared: Description, outcomes: Iterable[Outcome]
     """Return what must be known, a default that means something else included; no label has a comma."""
     defaults = (f"another-default:{name}={text}" for name, text in declared.other_defaults.items())
     seen = (label for outcome in outcomes for label in outcome.labels)
-    return tuple(sorted({*answers.notes, *(text.replace(",", ";") for text in defaults), *seen}))
+    interpreted = (INTERPRETED,) if declared.interpreted else ()
+    return tuple(sorted({*answers.notes, *(text.replace(",", ";") for text in defaults), *seen, *interpreted}))
 
 
 def _not_refused(problem: Problem, answers: Answers) -> Verdict:
@@ -167,14 +179,23 @@ def _explaining(case: Case, findings: list[Finding]) -> tuple[str, ...]:
     codes = [deviation.code for deviation in case.declared.deviations]
     if not findings or not codes or not all(_explained(finding, codes) for finding in findings):
         return ()
-    return tuple(code for code in codes if DEVIATIONS[code](case.problem, case.truth).any())
+    return tuple(code for code in codes if any(_explained(finding, [code]) for finding in findings))
 
 
 def _explained(finding: Finding, codes: list[str]) -> bool:
     if finding.rows is None or finding.case is None:
         return False
     problem, truth = finding.case.problem, finding.case.truth
-    rows = np.logical_or.reduce([DEVIATIONS[code](problem, truth) for code in codes])
+    flags = [DEVIATIONS[code](problem, truth) for code in codes if _is_about(code, finding.failure)]
+    if not flags:
+        return False
+    rows = np.logical_or.reduce(flags)
     if finding.status is Status.WRONG_VALUE and problem.reduction != "none":
         return bool(rows.any())
     return bool((finding.rows <= rows).all())
+
+
+def _is_about(code: str, failure: Failure) -> bool:
+    """Whether a code may explain a failure of this kind at all."""
+    quantity, start = _ABOUT.get(code, ("", ""))
+    return failure.quantity == (quantity or failure.quantity) and failure.message.startswith(start)

@@ -143,7 +143,8 @@ class Plan:
 
     def measure_estimate_s(self) -> float:
         """Return the time that measuring takes when no cell ends early and no budget cuts it."""
-        cells = (len(self.askable(problem)) * cell_limit_s(problem) for problem in self.asked)
+        timed = {p: [e for e in self.askable(p) if not e.interpreted] for p in self.asked}
+        cells = (len(entries) * cell_limit_s(problem) for problem, entries in timed.items())
         return sum(cells) * len(self.phases) * self.preset.workers * self.duels
 
     def estimate_s(self, cores: int) -> float:

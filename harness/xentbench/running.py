@@ -12,6 +12,7 @@ from xentbench import compare as comparing
 from xentbench import console, environment, options, planning, report, results, revisions, sweep, twins
 from xentbench.compare import Difference
 from xentbench.spec import AbsentError, Outcome, Side, Status, UsageError
+from xentbench.worker import interpreting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,6 +152,10 @@ def _duel(
             raise
         reason = f"nothing to compare with: {error}"
         return [Difference(after.shown, "", "", Outcome.INCONCLUSIVE, reason=reason, wrong=Side.FIRST)]
+    for entry in (before, after):
+        if entry.interpreted:
+            msg = f"compare times both, but {entry.shown} is {interpreting.NEVER_TIMED}; parity judges it here"
+            raise UsageError(msg)
     workers = how["workers"] or (WORKERS if how["margin"] is None else WORKERS_OF_GATE)
     preset = planning.capped(planning.PRESETS["default"], None, workers)
     plan = planning.make(posed, [before, after], phases, preset, options.fresh_seed(how["seed"]))

@@ -34,6 +34,7 @@ from xentbench.spec import Description, Phase, Problem, Status, Verdict
 from xentbench.squads import PARALLEL, Squad
 from xentbench.timing import Budget
 from xentbench.training import Terms
+from xentbench.worker import interpreting
 from xentbench.workers import WARM_HEAP, build_caches, stoppable
 
 if TYPE_CHECKING:
@@ -158,6 +159,9 @@ class Sweep:
         self.journal.verdict(verdict_fields(entry, problem, examined, shrunk))
         if verdict.status is not Status.PASSED:  # in any sitting: no time of it stands then
             self._write_all(entry, problem, verdict.status, verdict.reason, declared(examined), phases=self.plan.phases)
+        elif entry.interpreted:
+            labels, due = verdict.labels, self._due.missing(entry, problem)
+            self._write_all(entry, problem, Status.SKIPPED, interpreting.NEVER_TIMED, labels, phases=due)
 
     def _train(self, builds: Path, deadline_s: float) -> None:
         """Train with the loss of everybody who answered anything right, or was not asked in this sitting."""
@@ -346,7 +350,9 @@ class Sweep:
         return [
             entry
             for entry in self._due.entries(problem)
-            if (seen := self.examined.get((entry.name, problem.key))) and seen.verdict.status is Status.PASSED
+            if not entry.interpreted
+            and (seen := self.examined.get((entry.name, problem.key)))
+            and seen.verdict.status is Status.PASSED
         ]
 
     def _write_all(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from xentbench.worker import interpreting
 from xentbench.worker.keeper import NUMBER_BYTES
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
     from xentbench.worker.template import Start
 
-FOLDERS: Final = frozenset({"TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR"})
+LATE: Final = frozenset(
+    {"TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", interpreting.VARIABLE}
+)
 """Variables that are read when they are used; all others (allocator, hash seed, paths) may count at exec only."""
 START_S: Final = 120.0
 """Interpreter and `import torch`, on a busy machine."""
@@ -211,7 +214,7 @@ def of(environment: Mapping[str, str]) -> Template | None:
     """
     if environment["OMP_NUM_THREADS"] != "1" or not _forks_here():
         return None
-    key = frozenset((name, value) for name, value in environment.items() if name not in FOLDERS)
+    key = frozenset((name, value) for name, value in environment.items() if name not in LATE)
     with _starting:
         if key not in _started:
             _started[key] = Template(dict(key))

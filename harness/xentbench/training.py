@@ -17,6 +17,7 @@ from xentbench.examining import command
 from xentbench.spec import Description, Status, inert
 from xentbench.threads import one_thread
 from xentbench.trained import WorkloadUnavailableError
+from xentbench.worker import interpreting
 from xentbench.worker.training import Progress, train
 from xentbench.workers import Worker, WorkerError, load, stoppable, template
 
@@ -130,7 +131,8 @@ def train_all(
     courses, missing = _courses([name for name in WORKLOADS if any(name in names for names in due.values())], seed)
     asked: list[tuple[Description, list[str]]] = []
     for entry in able:
-        reasons = {name: terms.barred.get(entry.name) or late or missing.get(name, "") for name in due[entry.name]}
+        barred = interpreting.NOT_TRAINED if entry.interpreted else terms.barred.get(entry.name) or late
+        reasons = {name: barred or missing.get(name, "") for name in due[entry.name]}
         for name, reason in reasons.items():
             if reason:
                 tell(Trained(entry.name, name, Status.SKIPPED, reason, reproduce=reproduce(entry)))

@@ -21,7 +21,7 @@ from xentbench.pace import Deadline
 from xentbench.printed import Printed
 from xentbench.spec import Description, Problem, Source, Status, UsageError, inert
 from xentbench.templates import Execed
-from xentbench.worker import wire
+from xentbench.worker import interpreting, wire
 from xentbench.worker.loading import without_folders
 from xentbench.worker.template import Start
 
@@ -54,6 +54,8 @@ Budgets steer how long things take; these only end what hangs.
 """
 COMPILING_S: Final = 600.0
 """Added to set-up and training of an entrant that compiles: a cold compiler on a busy machine."""
+INTERPRETING_S: Final = 240.0
+"""Added to all deadlines of an entrant that Triton's interpreter runs: some ten calls of thousands of programs."""
 PATIENCE_S: Final = 2e-6
 """Added to the deadlines of a problem for each of its logits: the slowest honest entrant takes a tenth of it."""
 LOOPING_S: Final = 2e-3
@@ -134,7 +136,7 @@ class Worker:
                 for fd in theirs:
                     os.close(fd)
             undo.pop_all()
-        self._patience_s = self.compiling_s = 0.0
+        self._patience_s = self.compiling_s = self.interpreting_s = 0.0
         self._cap_bytes = 0
         self.ending: tuple[Status, str] | None = None
         self.alive = True
@@ -182,7 +184,8 @@ class Worker:
             raise self._lose(Status.FORGED, f"{verb}: bytes came that answer no request")
 
     def _deadline(self, verb: str) -> Deadline:
-        limit_s = DEADLINES_S[verb] + self._patience_s + (self.compiling_s if verb in ("set-up", "train") else 0.0)
+        limit_s = DEADLINES_S[verb] + self._patience_s + self.interpreting_s
+        limit_s += self.compiling_s if verb in ("set-up", "train") else 0.0
         return Deadline(limit_s, lambda: pace.waited_s(self.pid), lambda: pace.slowness() * pace.crowding())
 
     def _overdue(self, verb: str, deadline: Deadline) -> str:
@@ -353,7 +356,8 @@ def describe(source: Source, problems: Sequence[str]) -> list[Description]:
     """Return what a throw-away worker tells of a source: its implementations, and the modules that failed to load."""
     record = {"source": dataclasses.asdict(source), "problems": list(problems)}
     try:
-        with Worker(template=template({})) as worker:
+        settings = interpreting.settings()
+        with Worker(settings, template=template(settings)) as worker:
             worker.ask("hello")
             worker.cap(LOADING_CAP_BYTES)
             reply, _ = worker.ask("describe", record)
@@ -403,6 +407,7 @@ def load(
         reason = f"speaks protocol {reply.get('protocol')}, expected {wire.PROTOCOL}"
         raise WorkerError(Status.FORGED, reason)
     worker.compiling_s = COMPILING_S if entry.compiles else 0.0
+    worker.interpreting_s = INTERPRETING_S if entry.interpreted else 0.0
     worker.cap(LOADING_CAP_BYTES)
     record: dict[str, Any] = {
         **_address(entry),

@@ -1,4 +1,4 @@
-"""Why cells have no answer: what is wrong, and what is inconclusive or skipped, counted by kind of reason."""
+"""Why cells have no answer: what is wrong, inconclusive, skipped, or of somebody who answers nothing, by reason."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ _MORE_TIME: Final = ("rounds", "half-width")
 def unanswered(view: View, mark: Callable[[str], str] = plain) -> list[str]:
     """Return a line on each that is wrong, one on the inconclusive cells and one on the skipped, where there are such.
 
+    And one on whoever offers nothing of what was asked: a package or a compiler may be missing, and the reason tells.
+
     Args:
         view: the run.
         mark: what a reason is passed through, e.g. `code_span` for Markdown.
     """
     cells = view.cells
     timed = cells["status"] == Status.PASSED
+    unsupported = cells["status"] == Status.UNSUPPORTED
+    offers_nothing = unsupported.groupby(cells["implementation"]).transform("all").astype(bool)
     groups = {
         "inconclusive": cells.loc[timed & (cells["verdict"] == Comparison.INCONCLUSIVE), "reason"],
         "skipped": cells.loc[cells["status"] == Status.SKIPPED, "reason"],
+        "unsupported": cells.loc[offers_nothing, "reason"],
     }
     lines = [
         _line(word, [plain(one, LONGEST) for one in reasons], mark) for word, reasons in groups.items() if any(reasons)

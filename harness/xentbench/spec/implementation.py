@@ -64,7 +64,7 @@ class Implementation:
         deviations: differences that are declared, each with its reason.
         min_grade: the worst grade its author promises; a worse one is a failure.
         work: what it does differently as work.
-        packages: import names of optional packages that it needs.
+        packages: import names of optional packages that it needs; `DISTRIBUTION:NAME` where pip calls one otherwise.
         on_request: whether it is left out of runs that name nobody: a step of an explanation, a peer that needs more.
     """
 
@@ -200,6 +200,7 @@ class Description:
         offered: options of `F.cross_entropy` that its signature takes; none of a factory, which is not built to tell.
         other_defaults: of these the ones whose default is not that of `F.cross_entropy`, with their own.
         on_request: whether it is left out where nobody is named.
+        interpreted: whether Triton's interpreter runs its kernels here: then it is judged, and never timed.
     """
 
     name: str
@@ -219,6 +220,7 @@ class Description:
     offered: tuple[str, ...] = ()
     other_defaults: dict[str, str] = field(default_factory=dict)
     on_request: bool = False
+    interpreted: bool = False
 
     @property
     def shown(self) -> str:
@@ -249,4 +251,5 @@ class Description:
             offered=tuple(map(str, told["offered"])),
             other_defaults={str(name): inert(str(text), 40) for name, text in told["other_defaults"].items()},
             on_request=bool(told["on_request"]),
+            interpreted=bool(told["interpreted"]),
         )

@@ -65,8 +65,21 @@ def load(source: Source) -> Loaded:
 
 
 def missing_package(implementation: Implementation) -> str | None:
-    """Return the first declared package that is not installed, or None."""
-    return next((name for name in implementation.packages if importlib.util.find_spec(name) is None), None)
+    """Return the first declared package that is not installed, or None; so is one whose parents are not there."""
+    return next((name for name in implementation.packages if not _is_installed(name.rpartition(":")[2])), None)
+
+
+def remedy(package: str) -> str:
+    """Return, for people, that a declared package is missing, and the one command that adds it."""
+    distribution, _, name = package.rpartition(":")
+    return f"needs the package {name!r}: pip install {distribution or name.partition('.')[0].replace('_', '-')}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def one_line(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from torch.nn import functional
 from xentbench import inputs as tensors
 from xentbench.models import Lesson
 from xentbench.spec import CROSS_ENTROPY, Implementation, Phase, Problem, Source, Status
-from xentbench.worker import calls, compiled, loading, memory, training, versions, watch, wire
+from xentbench.worker import calls, compiled, interpreting, loading, memory, training, versions, watch, wire
 from xentbench.worker.clock import Clock
 from xentbench.worker.device import Accelerator
 from xentbench.worker.duel import Duel
@@ -115,7 +115,7 @@ class Session:
         self.problem, self.inputs = problem, _inputs(problem, record, given)
         loss = self._loaded()
         compiled.reset()
-        if reason := calls.refusal(loss, problem):
+        if reason := refusal(loss, problem):
             raise calls.UnsupportedError(reason)
         start = time.perf_counter()
         self.bound = calls.bind(loss, problem, self.inputs.weight)
@@ -163,7 +163,7 @@ class Session:
         self.free({}, {})
         loss, problem, lesson = self._loaded(), Problem.parse(record["problem"]), _lesson(record["lesson"], given)
         compiled.reset()
-        if reason := calls.refusal(loss, problem):
+        if reason := refusal(loss, problem):
             raise calls.UnsupportedError(reason)
         bound = calls.bind(loss, problem, None)
         bound = calls.checked(compiled.wrap(bound) if self.wraps else bound)
@@ -344,7 +344,7 @@ def failure(error: BaseException, ask: str) -> Record:
         return {"status": Status.SET_UP_FAILED, "reason": message}
     if ask == "load":
         return {"status": Status.IMPORT_FAILED, "reason": message}
-    return {"status": Status.RAISED, "reason": message}
+    return {"status": Status.RAISED, "reason": message + interpreting.hint(message)}
 
 
 def _is_out_of_memory(error: BaseException, message: str) -> bool:
@@ -357,12 +357,12 @@ def _is_out_of_memory(error: BaseException, message: str) -> bool:
 def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Record:
     """Return what the parent needs to know of an implementation, as JSON can hold it."""
     missing = loading.missing_package(entry)
-    refusals = {} if missing else {p.key: reason for p in problems if (reason := calls.refusal(entry, p))}
+    refusals = {} if missing else {p.key: reason for p in problems if (reason := refusal(entry, p))}
     return {
         "name": entry.name,
         "origin": origin,
         "status": Status.UNSUPPORTED if missing else Status.PASSED,
-        "reason": f"needs the package {missing!r}: pip install {missing.replace('_', '-')}" if missing else "",
+        "reason": loading.remedy(missing) if missing else "",
         "summary": entry.summary,
         "reference": entry.source,
         "compiles": entry.compiles,
@@ -374,7 +374,13 @@ def describe(origin: str, entry: Implementation, problems: list[Problem]) -> Rec
         "offered": [] if missing or entry.factory else sorted(calls.offered_options(entry.function)),
         "other_defaults": {} if missing or entry.factory else calls.other_defaults(entry.function),
         "on_request": entry.on_request,
+        "interpreted": not missing and interpreting.is_interpreted(entry),
     }
+
+
+def refusal(entry: Implementation, problem: Problem) -> str | None:
+    """Return why the implementation is not asked this problem: its own reason before that of Triton's interpreter."""
+    return calls.refusal(entry, problem) or interpreting.refusal(entry, problem)
 
 
 def _pick(source: Record, name: str) -> Implementation:
