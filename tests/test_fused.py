@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused():
 def test_without_a_compiler_the_reason_names_what_adds_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(building.BuildError, match=r"found no C\+\+ compiler: install .* `apt-get install g\+\+`"):
-        building.library(tmp_path)
+        building.library(folder=tmp_path)
 
 
 def test_without_a_compiler_the_library_is_slower_and_as_right(tmp_path: Path):
@@ -183,7 +183,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.Monk
     (sources / "cross_entropy.cpp").write_text("int broken(\n")
     monkeypatch.setattr(building, "SOURCES", sources)
     with pytest.raises(building.BuildError, match="could not build the native kernel: .*error"):
-        building.library(tmp_path / "kept")
+        building.library(folder=tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
 
 
@@ -193,9 +193,9 @@ def test_a_library_is_built_once_and_again_where_its_sources_change(monkeypatch:
     sources.mkdir()
     monkeypatch.setattr(building, "SOURCES", sources)
     (sources / "cross_entropy.cpp").write_text("int one() { return 1; }\n")
-    first = building.library(tmp_path)
+    first = building.library(folder=tmp_path)
     made = first.stat().st_mtime_ns
-    assert building.library(tmp_path) == first
+    assert building.library(folder=tmp_path) == first
     assert first.stat().st_mtime_ns == made
     (sources / "cross_entropy.cpp").write_text("int two() { return 2; }\n")
-    assert building.library(tmp_path) != first
+    assert building.library(folder=tmp_path) != first

@@ -16,6 +16,9 @@ namespace xentbench {
 // From here on the system is asked for large pages: with those of 4 kB, faults take most of a backward.
 constexpr int64_t LARGE_BYTES = 8 << 20;
 
+// From here on a gradient is written past the caches: it fits none of them, and would push the next logits out.
+constexpr int64_t STREAMED_BYTES = 16 << 20;
+
 // Asks for large pages where a gradient begins that nobody has touched yet; a hint, which may be refused.
 inline void ask_for_large_pages([[maybe_unused]] const Tensor& tensor) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE) && XENTBENCH_LARGE_PAGES
@@ -45,6 +48,7 @@ void backward_rows(const Arguments& given, Labels& labels, Kept<at::opmath_type<
   const scalar_t* x = given.logits.const_data_ptr<scalar_t>();
   const scalar_t* y = given.labelled ? nullptr : given.target.const_data_ptr<scalar_t>();
   const Factors<acc_t> factors(given);
+  const bool streams = grid.rows * grid.classes * static_cast<int64_t>(sizeof(scalar_t)) >= STREAMED_BYTES;
   at::parallel_for(0, grid.rows, grain(grid), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const scalar_t* row = x + i * grid.outer_step;
@@ -61,14 +65,15 @@ void backward_rows(const Arguments& given, Labels& labels, Kept<at::opmath_type<
       const acc_t total = static_cast<acc_t>(
           y == nullptr ? static_cast<double>(own) + factors.spread_total
                        : weighed(row, share, factors.weight, grid.classes, stats, factors.keep, factors.spread)[1]);
-      gradient_of(row, share, factors.weight, grid.classes, stats, factors.keep, factors.spread, total, scale, to);
+      gradient_of(row, share, factors.weight, grid.classes, stats, factors.keep, factors.spread, total, scale, to, streams);
       if (given.labelled) {  // computed whole before it is rounded to a half type
         acc_t p[Vec<acc_t>::size()];
-        exp_not_positive(Vec<acc_t>(static_cast<acc_t>(row[label]) - stats.shift())).store(p);
+        exp_shifted(Vec<acc_t>(static_cast<acc_t>(row[label]) - stats.shift())).store(p);
         const acc_t q = own + factors.spread * factors.of(label);
         to[label] = static_cast<scalar_t>(scale * (total * (p[0] / stats.sum) - q));
       }
     }
+    Lanes<scalar_t>::fence();
   });
 }
 
@@ -119,7 +124,7 @@ void backward_tiles(const Arguments& given, Labels& labels, Kept<at::opmath_type
       const auto factor = total / Vec<acc_t>::loadu(sum);
       const bool spreads = y != nullptr || factors.spread > 0;
       for (int64_t c = 0; c < grid.classes; ++c) {
-        auto at_c = exp_not_positive(at_class(logits, c) - shifts) * factor;
+        auto at_c = exp_shifted(at_class(logits, c) - shifts) * factor;
         at_c = spreads ? at_c - share_of(c) : at_c;
         acc_t values[lanes];
         at_c.store(values);

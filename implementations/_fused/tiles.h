@@ -106,7 +106,7 @@ void stats_of(const std::vector<acc_t>& buffer, int64_t classes, acc_t* maximum,
   Sum<acc_t> total;
   const auto shift = shift_of(most);
   for (int64_t c = 0; c < classes; ++c) {
-    total.add(exp_not_positive(at_class(buffer, c) - shift));
+    total.add(exp_shifted(at_class(buffer, c) - shift));
   }
   most.store(maximum);
   total.value().store(sum);

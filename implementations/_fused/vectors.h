@@ -1,4 +1,4 @@
-// Vectors of logits in the type that is computed in, and the exponential of numbers that are not positive.
+// Vectors of logits in the type that is computed in, and the exponential of logits less about their maximum.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -36,6 +36,39 @@ struct Lanes {
     return widened(at::vec::Vectorized<scalar_t>::loadu(from));
   }
 
+  static bool is_aligned(const scalar_t* to) {
+    return reinterpret_cast<uintptr_t>(to) % (width * sizeof(scalar_t)) == 0;
+  }
+
+  // Writes past the caches, which then need not read what is overwritten; `to` is aligned, and a fence has to follow.
+  static void stream(scalar_t* to, const Values& values) {
+#if defined(CPU_CAPABILITY_AVX512)
+    if constexpr (std::is_same_v<scalar_t, float>) {
+      _mm512_stream_ps(to, values[0]);
+    } else if constexpr (std::is_same_v<scalar_t, double>) {
+      _mm512_stream_pd(to, values[0]);
+    } else {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), at::vec::convert_from_float<scalar_t>(values[0], values[1]));
+    }
+#elif defined(CPU_CAPABILITY_AVX2)
+    if constexpr (std::is_same_v<scalar_t, float>) {
+      _mm256_stream_ps(to, values[0]);
+    } else if constexpr (std::is_same_v<scalar_t, double>) {
+      _mm256_stream_pd(to, values[0]);
+    } else {
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to), at::vec::convert_from_float<scalar_t>(values[0], values[1]));
+    }
+#else
+    store(to, values);
+#endif
+  }
+
+  static void fence() {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+    _mm_sfence();
+#endif
+  }
+
   static void store(scalar_t* to, const Values& values, int64_t count = width) {
     if constexpr (is_half) {
       at::vec::convert_from_float<scalar_t>(values[0], values[1]).store(to, static_cast<int>(count));
@@ -55,11 +88,11 @@ struct Lanes {
   }
 };
 
-// exp(x) for x <= 0, NaN for NaN; 0 below the logarithm of the smallest normal number.
+// exp(x) for x <= 64, NaN for NaN, anything beyond; 0 below the logarithm of the smallest normal number.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); exp(r) = 1 + r + r^2 q(r), q of degree 4,
 // its coefficients minimax over the relative error, which is 0.05 unit roundoffs before rounding.
-inline Vec<float> exp_not_positive(const Vec<float>& x) {
+inline Vec<float> exp_shifted(const Vec<float>& x) {
   const Vec<float> n = (x * Vec<float>(1.44269504088896341f)).round();
   Vec<float> r = at::vec::fnmadd(n, Vec<float>(0.693145751953125f), x);
   r = at::vec::fnmadd(n, Vec<float>(1.428606765330187e-06f), r);
@@ -82,7 +115,7 @@ inline Vec<float> exp_not_positive(const Vec<float>& x) {
 #endif
 }
 
-inline Vec<double> exp_not_positive(const Vec<double>& x) {
+inline Vec<double> exp_shifted(const Vec<double>& x) {
   return x.exp();
 }
 
