@@ -80,7 +80,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session
 def ladder(session: nox.Session) -> None:
-    """Measure the ladder of ideas, and replace its figure and table in docs/implementations.md; `-- RUN` redraws one."""
+    """Measure the ladder of ideas, and replace the figure and table in docs/implementations.md; `-- RUN` redraws."""
     install(session, "-e", ".[workloads]")
     session.run("python", "benchmarks/ladder.py", *session.posargs)
 

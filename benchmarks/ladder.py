@@ -1,4 +1,4 @@
-"""Measure the ladder of ideas and write its figure and table into the docs: `python benchmarks/ladder.py` (20 minutes).
+"""Measure the ladder of ideas and write its figure and table into the docs: `python benchmarks/ladder.py` (12 minutes).
 
 Judges, weighs and times the steps and `F.cross_entropy`, forward+backward in float32, with the heap kept and with the
 default allocator, and counts what their operations read and write. `python benchmarks/ladder.py RUN` draws a run that
@@ -47,7 +47,7 @@ BEGIN, END = "<!-- the ladder, by nox -s ladder -->", "<!-- end of the ladder --
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 BENCH = (
     *("xentbench", "bench", "ladder-*", BASELINE, "--problem", LARGE.key, "--problem", SMALL.key),
-    *("--phase", "forward+backward", "--allocator", "both", "--budget", "20m", "--no-train"),
+    *("--phase", "forward+backward", "--allocator", "both", "--budget", "12m", "--no-train"),
 )
 
 

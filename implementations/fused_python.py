@@ -96,7 +96,6 @@ class RowLosses(Function):
     "fused-python",
     source="Milakov & Gimelshein 2018, arXiv:1805.02867",
     supports=_options.refusal,
-    on_request=True,
 )
 def cross_entropy(
     input: Tensor,  # noqa: A002 - the name that F.cross_entropy gives it

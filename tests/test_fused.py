@@ -66,6 +66,67 @@ def test_strides_and_alignment_do_not_matter(made):
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
 
 
+def placed(classes: int, place: int, peak: float, rest: float = 0.0) -> torch.Tensor:
+    """Return rows of small noise about `rest` with one peak."""
+    x = logits(3, classes, scale=0.5).detach() + rest
+    x[:, place] = peak
+    return x
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "x",
+    [
+        placed(9001, 8000, 30.0),  # far above what the first logits showed: decided, in the last block
+        placed(9001, 8000, 3.5),  # a little above: no block is computed again
+        placed(9001, 8000, 3.5, -20.0),  # a little above, and decided for all others are far below
+        placed(9001, 8000, -2e38, -3e38),
+        placed(300, 299, 90.0),
+        torch.arange(9001.0).mul(0.01).repeat(3, 1),  # every block has a larger maximum
+        torch.arange(9001.0).mul(-0.01).repeat(3, 1),
+        torch.cat([torch.full((3, 5000), -float("inf")), logits(3, 100).detach()], dim=1),
+    ],
+    ids=["decided", "above", "above-and-decided", "huge", "short", "ascending", "descending", "masked"],
+)
+@pytest.mark.parametrize("at_peak", [True, False])
+def test_where_the_maximum_is_does_not_matter(x: torch.Tensor, at_peak: bool):
+    target = x.argmax(dim=1) if at_peak else torch.full((3,), x.shape[1] - 2)
+    (value, gradient), (right, expected) = both(x, target, reduction="none")
+    assert right.isfinite().all()
+    torch.testing.assert_close(value, right, rtol=1e-6, atol=6e-8 if right.max() < 0.1 else 1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=4e-6, atol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("special", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 300, 5000])
+def test_what_is_no_number_is_shown_wherever_it_is(special: float, place: int):
+    x = logits(2, 5001).detach()
+    x[0, place] = special
+    loss = fused.cross_entropy(x, labels(2, 5001), reduction="none")
+    assert loss[0].isnan()
+    assert loss[1].isfinite()
+
+
+@needs_compiler
+def test_probabilities_below_the_normal_numbers_are_not_lost():
+    x = torch.tensor([[0.0, -88.0, -100.0, -103.0, *[-150.0] * 96]])
+    (_, gradient), (_, expected) = both(x, torch.tensor([0]), reduction="sum")
+    torch.testing.assert_close(gradient[0, 1:], expected[0, 1:], rtol=1e-6, atol=2.0**-149)
+    assert gradient[0, 2] > 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("classes", [8192, 8191])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_that_passes_the_caches_by_is_whole(classes: int, dtype: torch.dtype):
+    rows = (16 << 20) // (8191 * dtype.itemsize) + 2
+    x, target = logits(rows, classes, dtype=dtype), labels(rows, classes)
+    target[3] = -100
+    (_, gradient), (_, expected) = both(x, target, reduction="sum")
+    torch.testing.assert_close(gradient, expected, rtol=32 * torch.finfo(dtype).eps, atol=1e-6)
+
+
 @needs_compiler
 def test_no_rows_are_a_mean_of_nothing():
     x = logits(0, 5)

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from xentbench.inputs import Answers
 
 LOADED = loading.load(Source("built-in", loading.BUILT_IN))
-# Who needs a package is tried where it is installed: tests/test_fused_triton.py.
-ENTRANTS = {entry.name: entry for _, entry in LOADED.found if not entry.packages}
+# Who needs a package is tried where it is installed: test_fused_triton.py; the ladder by the judge: test_ladder.py.
+ENTRANTS = {
+    entry.name: entry for _, entry in LOADED.found if not entry.packages and not entry.name.startswith("ladder-")
+}
 EAGER = sorted(name for name, entry in ENTRANTS.items() if not entry.compiles)
 COMPILED = sorted(name for name, entry in ENTRANTS.items() if entry.compiles)
 STABLE = [name for name in EAGER if name not in ("naive", "bce-with-logits")]
@@ -93,11 +95,17 @@ def assert_like_baseline(entry: Implementation, problem: Problem, inputs: Inputs
     assert got.changed == ()
 
 
-def test_seventeen_entrants_load_from_as_many_modules_two_of_which_need_a_package():
+def test_every_entrant_is_a_module_of_its_own_but_for_the_steps_of_the_ladder():
     assert LOADED.broken == ()
     assert len(ENTRANTS) == 15
-    assert len({origin for origin, _ in LOADED.found}) == len(LOADED.found) == 17
+    assert len({origin for origin, entry in LOADED.found if not entry.name.startswith("ladder-")}) == 17
+    assert len(LOADED.found) == 17 + 10
     assert all(entry.summary and entry.source for _, entry in LOADED.found)
+
+
+def test_peers_and_steps_of_the_ladder_take_part_where_they_are_named():
+    left_out = {entry.name for _, entry in LOADED.found if entry.on_request}
+    assert left_out == {entry.name for _, entry in LOADED.found if entry.name not in ENTRANTS}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -88,11 +88,12 @@ struct Lanes {
   }
 };
 
-// exp(x) for x <= 64, NaN for NaN, anything beyond; 0 below the logarithm of the smallest normal number.
+// exp(x) for x <= 64, subnormal numbers included; NaN for NaN, anything beyond.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); exp(r) = 1 + r + r^2 q(r), q of degree 4,
 // its coefficients minimax over the relative error, which is 0.05 unit roundoffs before rounding.
-inline Vec<float> exp_shifted(const Vec<float>& x) {
+inline Vec<float> exp_shifted(const Vec<float>& logit) {
+  const Vec<float> x = at::vec::clamp_min(logit, Vec<float>(-104.0f));  // there it is 0
   const Vec<float> n = (x * Vec<float>(1.44269504088896341f)).round();
   Vec<float> r = at::vec::fnmadd(n, Vec<float>(0.693145751953125f), x);
   r = at::vec::fnmadd(n, Vec<float>(1.428606765330187e-06f), r);
@@ -104,14 +105,12 @@ inline Vec<float> exp_shifted(const Vec<float>& x) {
   q = at::vec::fmadd(q, r, Vec<float>(1.0f));
   q = at::vec::fmadd(q, r, Vec<float>(1.0f));
 #if defined(CPU_CAPABILITY_AVX512)
-  const __mmask16 vanishing = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3365448f), _CMP_LT_OQ);
-  return _mm512_maskz_scalef_ps(static_cast<__mmask16>(~vanishing), q, n);
+  return _mm512_scalef_ps(q, n);
 #else
-  const Vec<float> lowest(-87.3365448f);
-  const auto exponent = at::vec::convert_to_int_of_same_size(at::vec::clamp_min(n, Vec<float>(-126.0f)));
-  const auto bits = (exponent + Vec<int32_t>(127)) << Vec<int32_t>(23);
-  const Vec<float> scaled = q * at::vec::cast<float, int32_t>(bits);
-  return Vec<float>::blendv(scaled, Vec<float>(0.0f), x < lowest);
+  // In two steps: 2^n alone may be no normal number where the product is one.
+  const auto whole = at::vec::convert_to_int_of_same_size(n), half = whole >> Vec<int32_t>(1);
+  const auto power = [](const Vec<int32_t>& e) { return at::vec::cast<float, int32_t>((e + Vec<int32_t>(127)) << Vec<int32_t>(23)); };
+  return q * power(half) * power(whole - half);
 #endif
 }
 
