@@ -32,6 +32,7 @@ from xentbench.spec import Phase, Problem, Source, Status
 from xentbench.worker import loading
 
 sys.path.append(str(Path(__file__).parent))
+from marked import insert
 from traffic import Traffic
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent.parent / "docs"
 LARGE, SMALL = Problem(batch_size=512, num_classes=32000), Problem(batch_size=128, num_classes=1000)
 BASELINE = "f-cross-entropy"
-BEGIN, END = "<!-- the ladder, by nox -s ladder -->", "<!-- end of the ladder -->"
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 BENCH = (
     *("xentbench", "bench", "ladder-*", BASELINE, "--problem", LARGE.key, "--problem", SMALL.key),
@@ -85,9 +85,8 @@ def main() -> None:
     steps = ladder(view, moved())
     (DOCS / "figures").mkdir(exist_ok=True)
     write_atomically(DOCS / "figures" / "ladder.png", figures.encode(draw(view, steps))[1])
-    page = DOCS / "implementations.md"
-    write_atomically(page, inserted(page.read_text(encoding="utf-8"), table(view, steps)))
-    print(f"{page}: run {run.id}")
+    insert(DOCS / "implementations.md", "the ladder", table(view, steps))
+    print(f"docs/implementations.md: run {run.id}")
 
 
 def measured(arguments: Sequence[str]) -> results.Run:
@@ -248,20 +247,6 @@ def table(view: View, steps: Sequence[Step]) -> str:
 def _time(told: dict[str, tuple[float, float, float]], problem: Problem) -> str:
     middle, low, high = told.get(problem.key, (np.nan,) * 3)
     return f"{times(middle)} {interval(low, high)}".rstrip() or "not timed"
-
-
-def inserted(page: str, text: str) -> str:
-    """Return the page with the text between its two marks.
-
-    Raises:
-        ValueError: a mark is missing.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        msg = f"the page must hold {BEGIN!r} and {END!r} in this order, got neither or one of them"
-        raise ValueError(msg)
-    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     from xentbench.implementations.fused import cross_entropy          # for F.cross_entropy
     from xentbench.implementations.fused import FusedCrossEntropyLoss  # for nn.CrossEntropyLoss
 
-The kernel is C++, in `_fused/`, and is built on first use (some 15 seconds, once). Blocks of 16 kB: their maximum by
-vectors, then the sum of exponentials while the block is in the first-level cache, rescaled when the maximum grows; with
-fewer than 64 classes a vector holds as many rows. Maximum m and sum s are kept apart, two numbers a row. The gradient
-asks for large pages, since page faults would else take most of the backward.
+The kernel is C++, in `_fused/`, and is built on first use (some 15 seconds, once). One pass forward: maximum m of a row
+and sum s of its exponentials, of logits less the largest of the first ones, and once more where that is not accurate;
+with fewer than 64 classes a vector holds as many rows. m and s are kept apart, two numbers a row. A large gradient asks
+for large pages, since page faults would else take most of the backward, and is written past the caches.
 Formula: `loss = log s - (x[t] - m)`; gradient `(exp(x - m) / s - y) * upstream`.
 """
 

@@ -272,9 +272,9 @@ def native(
 ) -> Tensor:
     """Write one kernel in C++ for what were six operations: one loop over a row does all of it.
 
-    `fused`'s kernel, in blocks of 16 kB with a running maximum and sum, one read of the logits forward, one read and
-    one write backward; built for any processor of this kind, so that vectors are arrays, and without large pages. Bytes
-    are at their least now. Time need not be: torch's operations had vectors.
+    `fused`'s kernel: maximum and sum in one pass, one read of the logits forward, one read and one write backward. It
+    is built for any processor of this kind, so that vectors are arrays, and without large pages. Bytes are at their
+    least now. Time need not be: torch's operations had vectors.
     """
     return _for_any_processor(logits, target, weight, ignore_index, reduction, label_smoothing)
 
