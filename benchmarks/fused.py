@@ -1,10 +1,10 @@
 """Measure `fused` beside torch's own loss, eager and compiled: `python benchmarks/fused.py` (25 minutes).
 
-A bench for each of the conditions below, each with the heap kept and with the default allocator; then the tables of
+Some benches, the large sizes with the heap kept and with the default allocator; then the table of
 docs/implementations.md and `results/fused.csv` are written from them. `python benchmarks/fused.py RUN …` writes them
 from runs that are there already.
 
-Conditions: whatever machine this runs on, quiet or not; the tables carry the runs' ids, processor and versions.
+Conditions: whatever machine this runs on, quiet or not; the table carries the runs' ids, processor and versions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 import xentbench
@@ -30,22 +32,48 @@ sys.path.append(str(Path(__file__).parent))
 from marked import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("fused", "compiled-f-cross-entropy", "f-cross-entropy")
+FUSED, COMPILED, TORCH = "fused", "compiled-f-cross-entropy", "f-cross-entropy"
+ALONE, BOTH = Phase.FORWARD_NO_GRAD.value, Phase.FORWARD_BACKWARD.value
 LARGE = ((512, 32000), (256, 128256))
 OTHERS = (
     *((8, 10), (32, 10), (32, 256), (32, 1000), (256, 10), (256, 100), (512, 10), (1024, 2), (4096, 10)),
     *((128, 1000), (256, 1000), (32, 10000), (128, 8192), (32, 32000)),
 )
-CONDITIONS = (
-    ("float32", 1, (*LARGE, *OTHERS), "9m"),
-    ("float32", 2, (*LARGE, (128, 1000), (4096, 10)), "4m"),
-    ("bfloat16", 1, (*LARGE, (128, 1000)), "4m"),
-    ("bfloat16", 2, LARGE, "4m"),
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One run: who is asked what, under which conditions, and how long it may take."""
+
+    names: tuple[str, ...]
+    dtype: str
+    threads: int
+    sizes: tuple[tuple[int, int], ...]
+    budget: str
+    phases: tuple[str, ...] = (ALONE, BOTH)
+    allocator: str = "both"
+
+    def command(self, told: Path) -> list[str]:
+        """Return the command line, which tells in a file where its run is."""
+        asked = [f"cross_entropy:N={rows},C={classes},dtype={self.dtype}" for rows, classes in self.sizes]
+        return [
+            *("xentbench", "bench", *self.names, *(part for key in asked for part in ("--problem", key))),
+            *(part for phase in self.phases for part in ("--phase", phase)),
+            *("--threads", str(self.threads), "--allocator", self.allocator, "--budget", self.budget, "--no-train"),
+            *("--json", str(told)),
+        ]
+
+
+BENCHES = (
+    Bench((FUSED, COMPILED, TORCH), "float32", 1, LARGE, "8m"),
+    Bench((FUSED, COMPILED), "float32", 2, LARGE, "7m"),
+    Bench((FUSED,), "bfloat16", 1, LARGE, "3m"),
+    Bench((FUSED,), "bfloat16", 2, LARGE, "3m"),
+    Bench((FUSED,), "float32", 1, OTHERS, "5m", (BOTH,), "warm"),
 )
-PHASES = (Phase.FORWARD_NO_GRAD, Phase.FORWARD_BACKWARD)
 COLUMNS = (
     *("run_id", "implementation", "problem", "dtype", "threads", "phase", "status", "latency_s", "ratio", "ratio_low"),
     *("ratio_high", "cold_latency_s", "cold_ratio", "cold_low", "cold_high", "peak_bytes", "minimum_bytes", "limit_s"),
@@ -55,7 +83,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Run the benches, or take the runs that are named, and write tables and file."""
+    """Run the benches, or take the runs that are named, and write table and file."""
     runs = [results.read(results.find(name, results.RUNS)) for name in sys.argv[1:]] or list(measured())
     cells = pd.concat([told(run) for run in runs], ignore_index=True)
     (ROOT / "results").mkdir(exist_ok=True)
@@ -65,18 +93,11 @@ def main() -> None:
 
 
 def measured() -> Iterator[results.Run]:
-    """Bench every condition; yield the runs."""
-    for dtype, threads, sizes, budget in CONDITIONS:
-        asked = [f"cross_entropy:N={rows},C={classes},dtype={dtype}" for rows, classes in sizes]
+    """Make the runs; yield each."""
+    for bench in BENCHES:
         with tempfile.TemporaryDirectory() as folder:
             seen = Path(folder) / "seen.json"
-            command = [
-                *("xentbench", "bench", *NAMES, *(part for key in asked for part in ("--problem", key))),
-                *(part for phase in PHASES for part in ("--phase", phase.value)),
-                *("--threads", str(threads), "--allocator", "both", "--budget", budget, "--no-train"),
-                *("--json", str(seen)),
-            ]
-            subprocess.run(command, check=True)  # noqa: S603 - our own command
+            subprocess.run(bench.command(seen), check=True)  # noqa: S603 - our own command
             yield results.read(Path(json.loads(seen.read_text(encoding="utf-8"))["path"]))
 
 
@@ -112,25 +133,32 @@ def grouped(cells: pd.DataFrame) -> Iterator[tuple[object, pd.DataFrame]]:
 
 def line(cells: pd.DataFrame) -> tuple[str, ...]:
     """Return a line of the table from the cells of one problem, by implementation and phase."""
-    both = Phase.FORWARD_BACKWARD.value
-    fused, compiled, torch_own = (cells.loc[(name, both)] for name in NAMES)
-    forward = cells.loc[(NAMES[0], Phase.FORWARD_NO_GRAD.value)]
-    gradient_bytes = Problem.parse(fused["problem"]).logits_bytes
+    both, alone = cell(cells, FUSED, BOTH), cell(cells, FUSED, ALONE)
+    compiled, torch_own = cell(cells, COMPILED, BOTH), cell(cells, TORCH, BOTH)
+    gradient_bytes = Problem.parse(both["problem"]).logits_bytes
     return (
-        *(fused["size_label"], fused["dtype"], str(fused["threads"])),
-        *(speed_up(fused, name) for name in ("ratio", "cold")),
-        *(times(compiled[name] / fused[name]) for name in ("ratio", "cold_ratio")),
-        speed_up(forward, "ratio"),
-        f"{fused['reached_ratio']:.0%}",
-        *(f"{one['peak_bytes'] / gradient_bytes:.2f}" for one in (fused, torch_own)),
+        *(both["size_label"], both["dtype"], str(both["threads"])),
+        *(speed_up(both, "ratio", "ratio"), speed_up(both, "cold_ratio", "cold")),
+        *(known(compiled[name] / both[name], times) for name in ("ratio", "cold_ratio")),
+        *(speed_up(alone, "ratio", "ratio"), known(both["reached_ratio"], "{:.0%}".format)),
+        *(known(one["peak_bytes"] / gradient_bytes, "{:.2f}".format) for one in (both, torch_own)),
     )
 
 
-def speed_up(cell: pd.Series, name: str) -> str:
+def cell(cells: pd.DataFrame, name: str, phase: str) -> pd.Series:
+    """Return a cell; of what was not asked, NaN."""
+    return cells.loc[(name, phase)] if (name, phase) in cells.index else pd.Series(np.nan, cells.columns)
+
+
+def speed_up(one: pd.Series, middle: str, ends: str) -> str:
     """Return how many times faster than the baseline a cell is, with the interval."""
-    column = "cold_ratio" if name == "cold" else name
-    low, high = cell[f"{name}_low"], cell[f"{name}_high"]
-    return f"{times(1 / cell[column])} {interval(1 / high, 1 / low)}"
+    told = interval(1 / one[f"{ends}_high"], 1 / one[f"{ends}_low"])
+    return known(1 / one[middle], lambda value: f"{times(value)} {told}")
+
+
+def known(value: float, shown: Callable[[float], str]) -> str:
+    """Return a number as it is shown, or nothing where it was not measured."""
+    return shown(value) if np.isfinite(value) else ""
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from xentbench.implementations._fused import building
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,13 @@ def refusal(problem: Problem) -> str | None:
     if not problem.has_index_target and problem.ignore_index >= 0:
         return f"ignore_index={problem.ignore_index} has no meaning for probability targets (F.cross_entropy raises)"
     return None
+
+
+def compiled_refusal(problem: Problem) -> str | None:
+    """Return the same of an entrant under `torch.compile`, which writes C++ for a CPU and has it built."""
+    if problem.device.startswith("cpu") and building.compiler() is None:
+        return f"torch.compile writes C++ for a CPU: {building.REMEDY}"
+    return refusal(problem)
 
 
 def with_options(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     source="Ansel et al. 2024 (PyTorch 2), doi:10.1145/3620665.3640366",
     factory=True,
     compiles=True,
-    supports=_options.refusal,
+    supports=_options.compiled_refusal,
 )
 def compiled_from_scratch() -> Callable[..., Tensor]:
     """`torch.compile` of `from-scratch`: the readable code, fused into a few loops.

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+from xentbench.implementations._fused import building
 
 from xentbench import Implementation, Problem
 from xentbench.inputs import Inputs, make
@@ -354,6 +355,13 @@ def test_refusals_have_a_reason():
     for entry in ENTRANTS.values():
         assert "ignore_index=1" in calls.refusal(entry, ignored)
         assert calls.refusal(entry, Problem(batch_size=4, num_classes=2)) is None
+
+
+def test_without_a_compiler_who_compiles_says_what_adds_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(building, "compiler", lambda: None)
+    for name in COMPILED:
+        assert "apt-get install g++" in calls.refusal(ENTRANTS[name], Problem(batch_size=4, num_classes=5))
+        assert calls.refusal(ENTRANTS[name], Problem(batch_size=4, num_classes=5, device="cuda")) is None
 
 
 def test_listing_imports_neither_the_compiler_nor_optional_packages():
