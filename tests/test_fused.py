@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from xentbench.implementations import fused
 from xentbench.implementations._fused import building, operators
@@ -169,6 +170,46 @@ def test_first_and_second_derivatives_are_those_of_finite_differences():
     assert torch.autograd.gradgradcheck(lambda x: fused.cross_entropy(x, target), (x,))
     soft = x.detach().softmax(1).requires_grad_()
     assert torch.autograd.gradcheck(fused.cross_entropy, (x, soft))
+
+
+@needs_compiler
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+def test_a_gradient_with_a_graph_is_had_of_whichever_asks_for_it(wanted: tuple[bool, bool]):
+    x, soft = logits(3, 5, dtype=torch.float64).detach(), logits(3, 5, dtype=torch.float64).detach().softmax(1)
+    leaves = [leaf for leaf, asks in zip((x, soft), wanted, strict=True) if leaf.requires_grad_(asks).requires_grad]
+    ours, theirs = (
+        torch.autograd.grad(loss(x, soft), leaves, create_graph=True)
+        for loss in (fused.cross_entropy, functional.cross_entropy)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "shape", [(3, 70), (2, 7, 3), (2, 4097, 3), (2, 4097, 3, 2), (2, 4097, 1), (2, 4097, 0), (4097,)]
+)
+def test_tracing_is_told_the_strides_that_come(shape: tuple[int, ...]):
+    operators.cross_entropy()
+    kernel, x = torch.ops.xentbench, logits(*shape).detach()
+    soft = x.softmax(0 if x.dim() == 1 else 1)
+    stats = kernel.cross_entropy_forward(x, soft, None, -100, 1, 0.0)[1]
+    given = (stats.new_ones(()), x, soft, None, stats)
+    with FakeTensorMode() as mode:
+        told = [part if part is None else mode.from_tensor(part) for part in given]
+        expected = kernel.cross_entropy_backward(*told, -100, 1, 0.0, True)
+    for came, was_told in zip(kernel.cross_entropy_backward(*given, -100, 1, 0.0, True), expected, strict=True):
+        assert (came.shape, came.stride(), came.dtype) == (was_told.shape, was_told.stride(), was_told.dtype)
+
+
+@needs_compiler
+def test_the_backward_reads_no_more_than_it_was_given():
+    operators.cross_entropy()
+    kernel, x, target = torch.ops.xentbench, logits(6, 5).detach(), labels(6, 5)
+    stats = kernel.cross_entropy_forward(x, target, None, -100, 0, 0.0)[1]
+    with pytest.raises(ValueError, match=r"stats must be the forward's, \(13\) contiguous, got \[12\]"):
+        kernel.cross_entropy_backward(torch.ones(6), x, target, None, stats[:12], -100, 0, 0.0, False)
+    with pytest.raises(ValueError, match=r"upstream must have the shape of the loss, got \[5\]"):
+        kernel.cross_entropy_backward(torch.ones(5), x, target, None, stats, -100, 0, 0.0, False)
 
 
 @needs_compiler

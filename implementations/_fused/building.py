@@ -28,6 +28,9 @@ VECTORS: Final = {
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
 """Flags by what torch itself uses on this processor; without any, ATen's vectors are plain arrays."""
+# Hidden, lest one of two variants in a process calls what the other one brought.
+LIBRARY: Final = ("-O3", "-fPIC", "-shared", "-fvisibility=hidden")
+"""What makes a library of the sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +76,21 @@ def library(variant: Variant = FUSED, folder: Path | None = None) -> Path:
     if program is None:
         msg = f"the native kernel is built on first use and found no C++ compiler: {REMEDY}"
         raise BuildError(msg)
-    command = [program, *_flags(variant)]
+    command = [program, *LIBRARY, *flags(variant)]
     place = (folder or user_cache("kernels")) / f"cross_entropy-{_key(command)}.so"
     if not place.is_file():
         _build(command, place)
     return place
 
 
-def _flags(variant: Variant) -> list[str]:
-    capability = torch.backends.cpu.get_cpu_capability()
+def flags(variant: Variant = FUSED, capability: str | None = None) -> list[str]:
+    """Return what the sources are compiled and linked with, whether into a library or into a program.
+
+    Args:
+        variant: what it is built with.
+        capability: whose vectors, a key of `VECTORS` or "DEFAULT" for none; what torch uses on this processor.
+    """
+    capability = capability or torch.backends.cpu.get_cpu_capability()
     vectors = VECTORS.get(capability, ()) if variant.vectors else ()
     name = capability if vectors else "DEFAULT"
     root = Path(torch.__file__).parent
@@ -89,8 +98,7 @@ def _flags(variant: Variant) -> list[str]:
     # No OpenMP by clang on macOS without a package of its own: at::parallel_for then runs torch's pool by its library.
     threads = [] if sys.platform == "darwin" else ["-fopenmp"]
     return [
-        # Hidden, lest one of two variants in a process calls what the other one brought.
-        *("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", *threads, *vectors),
+        *("-std=c++20", *threads, *vectors),
         *(f"-DXENTBENCH_NAMESPACE={variant.namespace}", f"-DXENTBENCH_LARGE_PAGES={int(variant.large_pages)}"),
         *(f"-DCPU_CAPABILITY={name}", f"-DCPU_CAPABILITY_{name}"),
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",

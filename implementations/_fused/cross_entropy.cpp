@@ -60,6 +60,12 @@ std::tuple<Tensor, Tensor> backward(
     const Tensor& upstream, const Tensor& input, const Tensor& target, const optional<Tensor>& weight, const Tensor& stats,
     int64_t ignore_index, int64_t reduction, double label_smoothing, bool target_grad) {
   const auto given = arguments(input, target, weight, {ignore_index, reduction, label_smoothing});
+  // Whoever calls the operator by its name may bring anything, and no more than there is may be read.
+  TORCH_CHECK_VALUE(
+      stats.numel() == 2 * given.grid.rows + 1 && stats.is_contiguous(), "stats must be the forward's, (", 2 * given.grid.rows + 1,
+      ") contiguous, got ", stats.sizes());
+  TORCH_CHECK_VALUE(
+      upstream.numel() == (reduction == NONE ? given.grid.rows : 1), "upstream must have the shape of the loss, got ", upstream.sizes());
   const Tensor by_row = upstream.to(stats.scalar_type()).contiguous();
   Tensor gradient = at::empty(given.logits.sizes(), given.logits.options());
   Tensor of_target = target_grad ? at::empty(given.logits.sizes(), given.logits.options()) : Tensor();
@@ -130,7 +136,7 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
     Tensor gradient, of_target;
     if (at::GradMode::is_enabled() && (upstream[0].requires_grad() || input.requires_grad() || target.requires_grad())) {
       const Tensor loss = at::cross_entropy_loss(input, target, weight, reduction, ignore_index, label_smoothing);
-      std::tie(gradient, of_target) = differentiable(loss, upstream[0], input, target, target_grad);
+      std::tie(gradient, of_target) = differentiable(loss, upstream[0], input, target);
     } else {
       std::tie(gradient, of_target) =
           call_backward(upstream[0], input, target, weight, saved[3], ignore_index, reduction, label_smoothing, target_grad);
@@ -141,14 +147,11 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
  private:
   // The same gradient by torch's own loss, whose derivative torch knows: for those who ask for second derivatives.
   static std::tuple<Tensor, Tensor> differentiable(
-      const Tensor& loss, const Tensor& upstream, const Tensor& input, const Tensor& target, bool target_grad) {
-    std::vector<Tensor> leaves{input};
-    if (target_grad) {
-      leaves.push_back(target);
-    }
-    const auto gradients =
-        torch::autograd::grad({loss}, leaves, {upstream}, std::nullopt, /*create_graph=*/true, /*allow_unused=*/true);
-    return {gradients[0], target_grad ? gradients[1] : Tensor()};
+      const Tensor& loss, const Tensor& upstream, const Tensor& input, const Tensor& target) {
+    const auto of = [&](const Tensor& leaf) {
+      return leaf.requires_grad() ? torch::autograd::grad({loss}, {leaf}, {upstream}, std::nullopt, /*create_graph=*/true)[0] : Tensor();
+    };
+    return {of(input), of(target)};
   }
 };
 

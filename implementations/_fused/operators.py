@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from xentbench.implementations._fused import building
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+MOST_APART: Final = 4096
+"""As in `arguments.h`: more classes than this, where they are not next to each other, are copied first."""
 
 
 @functools.cache
@@ -71,5 +74,13 @@ def _fake_backward(
     label_smoothing: float,  # noqa: ARG001
     target_grad: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
-    of_target = input.new_empty(input.shape, dtype=target.dtype) if target_grad else input.new_empty([0])
-    return input.new_empty(input.shape), of_target
+    of_target = _laid_as_gradient(input, target.dtype) if target_grad else input.new_empty([0])
+    return _laid_as_gradient(input, input.dtype), of_target
+
+
+def _laid_as_gradient(input: Tensor, dtype: torch.dtype) -> Tensor:  # noqa: A002
+    """Return an empty tensor of the input's shape: the classes last in memory where the kernel copied them there."""
+    if input.dim() > 2 and input.shape[1] > MOST_APART and math.prod(input.shape[2:]) > 1:  # noqa: PLR2004
+        rows, classes, *inners = input.shape
+        return input.new_empty([rows, *inners, classes], dtype=dtype).movedim(-1, 1)
+    return input.new_empty(input.shape, dtype=dtype)

@@ -88,6 +88,16 @@ struct Lanes {
   }
 };
 
+// n as integers; -150 for NaN and 128 for what is larger, which C++ leaves undefined and AVX2 does not.
+inline Vec<int32_t> whole_of(const Vec<float>& n) {
+#if defined(CPU_CAPABILITY_AVX2)
+  return at::vec::convert_to_int_of_same_size(n);
+#else
+  const auto known = at::vec::clamp_min(Vec<float>(-150.0f), n);  // the first of the two where the other is NaN
+  return at::vec::convert_to_int_of_same_size(at::vec::clamp_max(known, Vec<float>(128.0f)));
+#endif
+}
+
 // exp(x) for x <= 64, subnormal numbers included; NaN for NaN, anything beyond.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); exp(r) = 1 + r + r^2 q(r), q of degree 4,
@@ -108,7 +118,7 @@ inline Vec<float> exp_shifted(const Vec<float>& logit) {
   return _mm512_scalef_ps(q, n);
 #else
   // In two steps: 2^n alone may be no normal number where the product is one.
-  const auto whole = at::vec::convert_to_int_of_same_size(n), half = whole >> Vec<int32_t>(1);
+  const auto whole = whole_of(n), half = whole >> Vec<int32_t>(1);
   const auto power = [](const Vec<int32_t>& e) { return at::vec::cast<float, int32_t>((e + Vec<int32_t>(127)) << Vec<int32_t>(23)); };
   return q * power(half) * power(whole - half);
 #endif
