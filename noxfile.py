@@ -56,6 +56,13 @@ def judge(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """Call the native kernel under the sanitizers, with every kind of vectors that this processor has. Minutes."""
+    install(session, "-e", ".", group="test")
+    session.run("pytest", "tests/test_fused_sanitized.py", "-m", "slow", "-s", *session.posargs)
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """Judge the kernels that are Triton's, this project's and peers', where there is no GPU by its interpreter."""
     install(session, "-e", ".[peers,workloads]", group="test")
