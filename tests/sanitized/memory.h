@@ -60,7 +60,7 @@ constexpr int64_t GAP = 19, GRANULE = 8;
 // Returns a tensor of these values, and maybe others, that ends with its storage and lies as told:
 //
 // `shifted` begins one element into its storage, `apart` has room between rows, `alternating` takes every second element,
-// `transposed` has its last dimension first in memory, `expanded` is its first row over and over. What cannot lie as told is dense.
+// `transposed` has its last dimension first in memory, `expanded` is its first row over and over. What cannot is dense.
 inline Tensor laid(const Tensor& values, Layout layout) {
   const auto shape = values.sizes();
   const int64_t count = values.numel(), last = shape.empty() ? 0 : shape.back();
