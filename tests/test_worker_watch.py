@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +124,22 @@ def test_settings_that_changed_are_told_by_name(change, other, usual, told: str)
     finally:
         torch.set_num_threads(threads)
         os.environ.pop("XENTBENCH_TEST", None)
+
+
+def test_torchs_own_threads_are_there_before_anybody_is_watched():
+    script = """
+import torch
+from xentbench.worker import serving, watch
+torch.set_num_threads(2)
+serving.pay_for_imports()
+serving.start_threads()
+seen = watch.Watch(watch.names(), watch.settings())
+logits = torch.ones(512, 4096)
+torch.nn.functional.cross_entropy(logits, torch.zeros(512, dtype=torch.int64))
+print(seen.changes())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_thread_that_stays_is_told_and_one_that_ended_is_not():
