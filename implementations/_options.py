@@ -122,6 +122,18 @@ def check(
         raise ValueError(msg)
 
 
+def constant(weight: Tensor | None) -> Tensor | None:
+    """Return the weights as a loss takes them that has no gradient for them.
+
+    Raises:
+        RuntimeError: they require one, which would silently stay away; torch's own loss raises as well.
+    """
+    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+        msg = "weight must not require a gradient, which this loss does not have: detach it"
+        raise RuntimeError(msg)
+    return None if weight is None else weight.detach()
+
+
 def classes_last(tensor: Tensor) -> Tensor:
     """Return a view of `(C,)`, `(N, C)` or `(N, C, d1, …)` with the classes on the last axis."""
     return tensor if tensor.dim() <= 2 else tensor.movedim(1, -1)  # noqa: PLR2004 - (N, C) has them there already

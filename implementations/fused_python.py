@@ -115,7 +115,7 @@ def cross_entropy(
     _options.check(input, target, weight, ignore_index, reduction, label_smoothing)
     classes = _options.classes_last(input)
     rows = classes.reshape(-1, classes.shape[-1])
-    weight = None if weight is None else weight.detach()
+    weight = _options.constant(weight)
     share = Share(None, weight, 1.0 - label_smoothing, label_smoothing / rows.shape[-1])
     if target.shape == input.shape:
         probability = _options.classes_last(target).reshape(rows.shape)

@@ -63,7 +63,8 @@ def cross_entropy(
     options = kernels.Options(ignore_index, reduction, 1.0 - smoothing, smoothing / logits.shape[1])
     if input.is_cpu and not is_probability:
         _check_labels(labels, ignore_index, logits.shape[1])
-    weight = None if weight is None else weight.detach().contiguous()
+    weight = _options.constant(weight)
+    weight = None if weight is None else weight.contiguous()
     loss: Tensor = kernels.CrossEntropy.apply(logits, labels, weight, options)  # type: ignore[no-untyped-call]
     dtype = torch.promote_types(input.dtype, target.dtype) if is_probability else input.dtype
     return (loss.reshape(classes.shape[:-1]) if reduction == "none" else loss).to(dtype)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from xentbench.implementations import fused
+from xentbench.implementations import fused, fused_python
 from xentbench.implementations._fused import building, operators
 
 needs_compiler = pytest.mark.skipif(building.compiler() is None, reason=building.REMEDY)
@@ -126,6 +126,16 @@ def test_a_gradient_that_passes_the_caches_by_is_whole(classes: int, dtype: torc
     target[3] = -100
     (_, gradient), (_, expected) = both(x, target, reduction="sum")
     torch.testing.assert_close(gradient, expected, rtol=32 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@needs_compiler
+def test_weights_that_require_a_gradient_are_refused_as_torch_refuses_them():
+    weight = torch.rand(5, requires_grad=True)
+    for loss in (fused.cross_entropy, functional.cross_entropy, fused_python.cross_entropy):
+        with pytest.raises(RuntimeError, match="requires?_? ?(a )?grad"):
+            loss(logits(3, 5), labels(3, 5), weight)
+        with torch.no_grad():
+            assert loss(logits(3, 5), labels(3, 5), weight).isfinite()
 
 
 @needs_compiler

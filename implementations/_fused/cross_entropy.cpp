@@ -158,6 +158,9 @@ class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
 Tensor cross_entropy(
     const Tensor& input, const Tensor& target, const optional<Tensor>& weight, int64_t ignore_index, int64_t reduction,
     double label_smoothing) {
+  TORCH_CHECK(
+      !at::GradMode::is_enabled() || !weight.has_value() || !weight->requires_grad(),
+      "weight must not require a gradient, which this loss does not have, as torch's own does not: detach it");
   if (!at::GradMode::is_enabled() || !(input.requires_grad() || target.requires_grad())) {
     return call_value(input, target, weight, ignore_index, reduction, label_smoothing);
   }
