@@ -31,16 +31,17 @@ def many(implementations: int, problems: int, name: str = "loss-{}") -> Syntheti
     return replace(base, info={**base.info, "implementations": []}, cells=cells, verdicts=base.verdicts.iloc[:0])
 
 
-def test_it_is_one_sentence_one_table_and_one_line():
+def test_it_is_one_sentence_one_table_who_answers_nothing_and_one_line():
     text = digest.compact(make_run("smoke"))
     parts = text.strip().split("\n\n")
-    assert len(parts) == 4
+    assert len(parts) == 5
     assert parts[0].startswith("**Cross-entropy in PyTorch.** Of 13 implementations")
     assert "`compiled-from-scratch`" in parts[0] or "`autograd-function`" in parts[0]
     assert len(rows(text)) == 13
     assert "[1.0" in parts[2] or "[0.9" in parts[2]
-    assert "run `2026-03-01T12-00-00-a1b2c3` · `Intel(R) Xeon(R)" in parts[3]
-    assert "torch `2.13.0+cpu`" in parts[3]
+    assert parts[3] == "12 cells unsupported: `two classes only, got C=10` (12)"
+    assert "run `2026-03-01T12-00-00-a1b2c3` · `Intel(R) Xeon(R)" in parts[4]
+    assert "torch `2.13.0+cpu`" in parts[4]
 
 
 def test_a_few_problems_are_shown_the_smallest_and_the_largest_among_them_and_the_rest_is_told():

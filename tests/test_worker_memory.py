@@ -15,7 +15,8 @@ from xentbench.worker.memory import Reading
 
 PROBLEM = Problem(batch_size=64, num_classes=1000)
 LOGITS = PROBLEM.logits_bytes
-BUILT_IN = {e.name: e for _, e in loading.load(Source("built-in", loading.BUILT_IN)).found if not e.compiles}
+FOUND = [entry for _, entry in loading.load(Source("built-in", loading.BUILT_IN)).found]
+BUILT_IN = {entry.name: entry for entry in FOUND if not entry.compiles and not entry.packages}
 WITH_GRAD = (Phase.FORWARD, Phase.BACKWARD, Phase.FORWARD_BACKWARD)
 
 
