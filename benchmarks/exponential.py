@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from xentbench.implementations import _compiler
 from xentbench.implementations._fused import building
 
 SOURCE = r"""
@@ -70,9 +71,9 @@ int main() {
 
 def main() -> None:
     """Build the program, run it, print what it says."""
-    compiler = building.compiler()
+    compiler = _compiler.found()
     if compiler is None:
-        raise SystemExit(building.REMEDY)
+        raise SystemExit(_compiler.REMEDY)
     libraries = Path(torch.__file__).parent / "lib"
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder) / "exponential.cpp", Path(folder) / "exponential"

@@ -194,7 +194,7 @@ def _times(axes: Axes, steps: Sequence[Step], key: str) -> None:
         for place, value in zip(places, middle, strict=True):
             if inside == COLOURS[0] and np.isfinite(value):
                 axes.annotate(times(value), (value, place), (6, 1), textcoords="offset points", fontsize=7, va="bottom")
-    axes.margins(x=0.14)
+    axes.margins(x=0.2)
     low, high = axes.get_xlim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])

@@ -13,10 +13,10 @@ arXiv:1512.00567, section 7.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
-from xentbench.implementations._fused import building
+from xentbench.implementations import _compiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DOCUMENTATION = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html"
 """Where the function that every entrant must agree with is described."""
+REDUCTIONS: Final = {"none": 0, "mean": 1, "sum": 2}
 
 
 def refusal(problem: Problem) -> str | None:
@@ -38,8 +39,8 @@ def refusal(problem: Problem) -> str | None:
 
 def compiled_refusal(problem: Problem) -> str | None:
     """Return the same of an entrant under `torch.compile`, which writes C++ for a CPU and has it built."""
-    if problem.device.startswith("cpu") and building.compiler() is None:
-        return f"torch.compile writes C++ for a CPU: {building.REMEDY}"
+    if problem.device.startswith("cpu") and _compiler.found() is None:
+        return f"torch.compile writes C++ for a CPU: {_compiler.REMEDY}"
     return refusal(problem)
 
 
@@ -105,9 +106,7 @@ def check(
         ValueError: a shape, reduction, ignore_index or label_smoothing that does not fit.
         TypeError: probabilities that are no floating-point numbers.
     """
-    if reduction not in ("mean", "sum", "none"):
-        msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
-        raise ValueError(msg)
+    reduction_code(reduction)
     if label_smoothing > 1:
         msg = f"label_smoothing must lie between 0 and 1, got {label_smoothing}"
         raise ValueError(msg)
@@ -120,6 +119,18 @@ def check(
     elif tuple(target.shape) != (*shape[:-1][:1], *shape[2:]):
         msg = f"target must have the logits' shape {shape}, with or without the class axis, got {tuple(target.shape)}"
         raise ValueError(msg)
+
+
+def reduction_code(reduction: str) -> int:
+    """Return torch's number of a reduction.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if reduction not in REDUCTIONS:
+        msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
+        raise ValueError(msg)
+    return REDUCTIONS[reduction]
 
 
 def constant(weight: Tensor | None) -> Tensor | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 from torch.nn import functional
-from xentbench.implementations import _options, fused_python
+from xentbench.implementations import _compiler, _options, fused_python
 from xentbench.implementations._fused import building, operators
 
 from xentbench import implementation
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xentbench import Problem
-
-REDUCTIONS: Final = {"none": 0, "mean": 1, "sum": 2}
 
 
 def cross_entropy(
@@ -71,14 +69,12 @@ def cross_entropy(
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
-    if reduction not in REDUCTIONS:
-        msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
-        raise ValueError(msg)
+    code = _options.reduction_code(reduction)
     if not _is_built():
         loss: Tensor = fused_python.cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
         return loss
     operator: Callable[..., Tensor] = torch.ops.xentbench.cross_entropy.default
-    return operator(input, target, weight, ignore_index, REDUCTIONS[reduction], label_smoothing)
+    return operator(input, target, weight, ignore_index, code, label_smoothing)
 
 
 class FusedCrossEntropyLoss(nn.CrossEntropyLoss):
@@ -111,8 +107,8 @@ def _build() -> bool:
 
 def refusal(problem: Problem) -> str | None:
     """Return why the entrant is not asked: what it falls back on is an entrant of its own."""
-    if building.compiler() is None:
-        return f"its kernel is C++: {building.REMEDY}"
+    if _compiler.found() is None:
+        return f"its kernel is C++: {_compiler.REMEDY}"
     if not problem.device.startswith("cpu"):
         return f"a kernel for CPU, got device {problem.device}"
     return _options.refusal(problem)

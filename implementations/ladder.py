@@ -248,10 +248,8 @@ def _kernel(variant: building.Variant) -> Callable[..., Tensor]:
         return operators.cross_entropy(variant)
 
     def loss(logits: Tensor, target: Tensor, weight: Tensor | None, ignore: int, reduction: str, eps: float) -> Tensor:
-        if reduction not in fused.REDUCTIONS:
-            msg = f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
-            raise ValueError(msg)
-        value: Tensor = operator()(logits, target, weight, ignore, fused.REDUCTIONS[reduction], eps)
+        code = _options.reduction_code(reduction)
+        value: Tensor = operator()(logits, target, weight, ignore, code, eps)
         return value
 
     return loss

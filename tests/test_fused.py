@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from xentbench.implementations import fused, fused_python
+from xentbench.implementations import _compiler, fused, fused_python
 from xentbench.implementations._fused import building, operators
 
-needs_compiler = pytest.mark.skipif(building.compiler() is None, reason=building.REMEDY)
+needs_compiler = pytest.mark.skipif(_compiler.found() is None, reason=_compiler.REMEDY)
 CODES = {"ignore_index": -100, "reduction": 1, "label_smoothing": 0.0}
 
 

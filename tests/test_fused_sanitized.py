@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from xentbench.implementations import _compiler
 from xentbench.implementations._fused import building
 
 DRIVER = Path(__file__).parent / "sanitized" / "driver.cpp"
@@ -82,9 +83,9 @@ FAULTS = {
 @functools.cache
 def lacking() -> str | None:
     """Return why nothing can be built with the sanitizers here, or None."""
-    if building.compiler() is None:
-        return building.REMEDY
-    command = [building.compiler(), *SANITIZERS, "-x", "c++", "-", "-o", "/dev/null"]
+    if _compiler.found() is None:
+        return _compiler.REMEDY
+    command = [_compiler.found(), *SANITIZERS, "-x", "c++", "-", "-o", "/dev/null"]
     done = subprocess.run(command, input="int main() {}", capture_output=True, text=True, check=False)
     return f"{command[0]} has no sanitizers: {done.stderr.strip()[-200:]}" if done.returncode else None
 
@@ -95,7 +96,7 @@ def built(place: Path, capability: str, sources: Path = building.SOURCES) -> Pat
         pytest.skip(reason)
     program = place / f"driver-{capability}"
     flags = building.flags(capability=capability)
-    command = [building.compiler(), str(DRIVER), f"-I{sources}", "-o", str(program), *SANITIZERS, *flags]
+    command = [_compiler.found(), str(DRIVER), f"-I{sources}", "-o", str(program), *SANITIZERS, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return program

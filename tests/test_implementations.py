@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from xentbench.implementations._fused import building
+from xentbench.implementations import _compiler
 
 from xentbench import Implementation, Problem
 from xentbench.inputs import Inputs, make
@@ -358,7 +358,7 @@ def test_refusals_have_a_reason():
 
 
 def test_without_a_compiler_who_compiles_says_what_adds_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(building, "compiler", lambda: None)
+    monkeypatch.setattr(_compiler, "found", lambda: None)
     for name in COMPILED:
         assert "apt-get install g++" in calls.refusal(ENTRANTS[name], Problem(batch_size=4, num_classes=5))
         assert calls.refusal(ENTRANTS[name], Problem(batch_size=4, num_classes=5, device="cuda")) is None

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from xentbench.implementations import ladder
-from xentbench.implementations._fused import building
+from xentbench.implementations import _compiler, ladder
 
 from xentbench import inprocess, panel
 
@@ -23,8 +22,8 @@ LOGITS_BYTES = N * C * 4
 
 
 def skip_without_compiler(name: str) -> None:
-    if name in NATIVE and building.compiler() is None:
-        pytest.skip(building.REMEDY)
+    if name in NATIVE and _compiler.found() is None:
+        pytest.skip(_compiler.REMEDY)
 
 
 def moved(name: str) -> float:

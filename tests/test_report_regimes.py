@@ -43,6 +43,12 @@ def test_two_implementations_can_change_places_among_themselves() -> None:
     assert "a is 1.50x as fast as b with the heap kept, and 0.67x as fast with the default allocator" in told
 
 
+def test_the_entrant_that_is_the_baseline_is_not_told_apart_from_it() -> None:
+    view = View.of(run(("f-cross-entropy", 1.0, 1.0), ("chunked", 1.13, 0.45)))
+    assert len(reversals(view)) == 1
+    assert is_settled(view)
+
+
 def test_intervals_that_touch_tell_no_order() -> None:
     assert reversals(View.of(run(("a", 1.005, 0.9)))) == []
     assert reversals(View.of(run(("a", 1.5, 0.995)))) == []

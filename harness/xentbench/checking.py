@@ -26,7 +26,7 @@ PARALLEL: Final = 2
 """Nothing is timed, so two workers may be busy at once."""
 TELLING: Final = (
     *("value", "gradient", "target-gradient", "shape", "dtype"),
-    *("mutation", "aliasing", "repeat", "double-backward", "leak"),
+    *("mutation", "aliasing", "repeat", "second-backward", "double-backward", "leak"),
 )
 """Quantities in the order in which their failures are told; exceptions come last."""
 

@@ -31,7 +31,6 @@ NOT_DETERMINISTIC: Final = "not-deterministic"
 INTERPRETED: Final = "interpreted"
 """Label of answers that Triton's interpreter gave: right there is not yet right on a GPU."""
 SECOND: Final = "of a second call with other values"
-RETAINED: Final = "of a second backward (retain_graph)"
 NOTES: Final = ("backward-once", "no-double-backward")
 """Labels of what an implementation refuses: to go back twice through one graph; a derivative of its gradient."""
 
@@ -42,12 +41,12 @@ DEVIATIONS: Final[Mapping[str, Callable[[Problem, Truth], Flags]]] = {
     "second-derivative": diagnosis.every_row,
 }
 """What each declared deviation may explain: `(rows,)` flags of the rows in which it may break loss and gradient."""
-_ABOUT: Final[Mapping[str, tuple[str, str]]] = {
-    "all-ignored-mean": ("", "loss"),
-    "second-backward": ("repeat", f"gradient {RETAINED}"),
-    "second-derivative": ("double-backward", ""),
+_ABOUT: Final[Mapping[str, Callable[[Finding], bool]]] = {
+    "all-ignored-mean": lambda finding: finding.status is Status.WRONG_VALUE,
+    "second-backward": lambda finding: finding.failure.quantity == "second-backward",
+    "second-derivative": lambda finding: finding.failure.quantity == "double-backward",
 }
-"""Of these the quantity that they may explain, and how a failure of it begins; the others may explain any."""
+"""Whether a finding is of the kind that they may explain; the others may explain any."""
 
 
 def judge(question: Question, answers: Answers, declared: Description) -> Verdict:
@@ -158,7 +157,8 @@ def _beyond(case: Case, answers: Answers) -> Iterator[Outcome]:
     if again is not None and answers.gradient is not None and identical(again, answers.gradient):
         yield Outcome()
     elif again is not None:
-        yield quantities.told_as("repeat", quantities.gradient(case, again, "gradient", f"gradient {RETAINED}"))
+        outcome = quantities.gradient(case, again, "gradient", "gradient of a second backward (retain_graph)")
+        yield quantities.told_as("second-backward", outcome)
     if answers.hessian_product is not None:
         yield quantities.second_derivative(case, answers.hessian_product, "Hessian-vector product")
     if answers.upstream_slope is not None:
@@ -186,16 +186,10 @@ def _explained(finding: Finding, codes: list[str]) -> bool:
     if finding.rows is None or finding.case is None:
         return False
     problem, truth = finding.case.problem, finding.case.truth
-    flags = [DEVIATIONS[code](problem, truth) for code in codes if _is_about(code, finding.failure)]
+    flags = [DEVIATIONS[code](problem, truth) for code in codes if code not in _ABOUT or _ABOUT[code](finding)]
     if not flags:
         return False
     rows = np.logical_or.reduce(flags)
     if finding.status is Status.WRONG_VALUE and problem.reduction != "none":
         return bool(rows.any())
     return bool((finding.rows <= rows).all())
-
-
-def _is_about(code: str, failure: Failure) -> bool:
-    """Whether a code may explain a failure of this kind at all."""
-    quantity, start = _ABOUT.get(code, ("", ""))
-    return failure.quantity == (quantity or failure.quantity) and failure.message.startswith(start)

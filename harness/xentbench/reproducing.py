@@ -14,7 +14,7 @@ import torch
 
 from xentbench.examining import reached
 from xentbench.inputs import another, direction
-from xentbench.parity import RETAINED, SECOND
+from xentbench.parity import SECOND
 from xentbench.simplifying import FEW, PLAIN, shortest
 from xentbench.spec import Problem
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xentbench.shrinking import Counterexample
     from xentbench.spec import Description
 
-_OF_UPSTREAM: Final = ("gradient", "target-gradient", "repeat", "double-backward")
+_OF_UPSTREAM: Final = ("gradient", "target-gradient", "repeat", "second-backward", "double-backward")
 _SHOWN: Final = 4
 """So many numbers of a tensor that is too large for one line."""
 _NAMES: Final = ("ignore_index", "reduction", "label_smoothing")
@@ -232,8 +232,6 @@ def _last(found: Counterexample) -> str:
         kind = "dtype-no-grad"
     elif SECOND in failure.message:
         kind = "second"
-    elif RETAINED in failure.message:
-        kind = "retained"
     lines = _LAST.get(kind, _LAST["value"])
     # A message on changed inputs names them: "logits after forward".
     changed = (name for name in ("logits", "target", "weight") if f"{name} after" in failure.message)
@@ -270,7 +268,7 @@ if got.requires_grad:
 came = None if other_logits.grad is None else other_logits.grad.tolist()
 print("expected", [truth.tolist(), exact.grad.tolist()], "got", [got.tolist(), came])
 """,
-    "retained": """\
+    "second-backward": """\
 got = ask(logits, target)
 for _ in range(2):
     (expected,) = torch.autograd.grad(truth, exact, upstream.double(), retain_graph=True)

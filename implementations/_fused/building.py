@@ -7,8 +7,6 @@ a process that is killed while it builds leaves a lock on which later ones wait 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,12 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from xentbench.implementations import _compiler
 
 from xentbench.files import user_cache
 
 SOURCES: Final = Path(__file__).parent
-REMEDY: Final = "install a C++ compiler, e.g. `apt-get install g++`, or name one in CXX"
-"""The one command that adds what is missing."""
 VECTORS: Final = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
@@ -56,12 +53,6 @@ class BuildError(RuntimeError):
     """The kernel could not be built: without a compiler, or by what it said."""
 
 
-def compiler() -> str | None:
-    """Return the path of a C++ compiler (`$CXX`, else c++, g++ or clang++), or None."""
-    named = os.environ.get("CXX", "").split()
-    return next(filter(None, map(shutil.which, [*named[:1], "c++", "g++", "clang++"])), None)
-
-
 def library(variant: Variant = FUSED, folder: Path | None = None) -> Path:
     """Return the built library, from the cache where it is there.
 
@@ -72,9 +63,9 @@ def library(variant: Variant = FUSED, folder: Path | None = None) -> Path:
     Raises:
         BuildError: there is no compiler, it failed, or there is nowhere to write.
     """
-    program = compiler()
+    program = _compiler.found()
     if program is None:
-        msg = f"the native kernel is built on first use and found no C++ compiler: {REMEDY}"
+        msg = f"the native kernel is built on first use and found no C++ compiler: {_compiler.REMEDY}"
         raise BuildError(msg)
     command = [program, *LIBRARY, *flags(variant)]
     place = (folder or user_cache("kernels")) / f"cross_entropy-{_key(command)}.so"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from xentbench.report.picks import KEPT
+from xentbench.report.standing import BASELINE
 from xentbench.report.text import interval, times
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from xentbench.report.view import View
 
-BASELINE: Final = "F.cross_entropy"
+REFERENCE: Final = "F.cross_entropy"
 REASONS: Final = ((KEPT, "reason"), ("default", "cold_reason"))
 WIDTHS: Final = ("half-width", "worker spread")
 """Reasons of an interval that is merely wide."""
@@ -85,12 +86,17 @@ def has_faults(view: View) -> bool:
 
 
 def _pairs(rows: Iterable[dict[Any, Any]]) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """Return every two of one problem and phase; the baseline is one of those compared, and comes first."""
+    """Return every two of one problem and phase; the baseline is one of those compared, and comes first.
+
+    The entrant that is the baseline under its own name is left out: each of its pairs would be told twice.
+    """
     groups: dict[tuple[str, str], list[dict[Any, Any]]] = {}
     for row in rows:
+        if row["implementation"] == BASELINE:
+            continue
         groups.setdefault((row["problem"], row["phase"]), []).append(row)
     none = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "cold_ratio", "cold_low", "cold_high"), 1.0)
-    baseline = {**none, "implementation": BASELINE, "cold_minor_faults": 0.0}
+    baseline = {**none, "implementation": REFERENCE, "cold_minor_faults": 0.0}
     return [pair for group in groups.values() for pair in itertools.combinations([baseline, *group], 2)]
 
 

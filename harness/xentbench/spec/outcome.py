@@ -107,7 +107,7 @@ class Failure:
 
     Attributes:
         quantity: value, gradient, target-gradient, dtype, shape, exception, mutation, aliasing, repeat,
-            double-backward or leak.
+            second-backward, double-backward or leak.
         message: one sentence: what was expected, what came, where, and what mistake looks like this.
         where: the worst number's place, e.g. `gradient[0, 1]`; empty where no number is at fault.
         expected: the number that is right there; not compared (the message tells it), since NaN differs from itself.
