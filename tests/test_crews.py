@@ -25,16 +25,24 @@ def test_a_purse_is_never_overdrawn(cells: list[tuple[float, int]], left_s: floa
 
 
 def test_a_purse_keeps_time_for_the_set_up_that_is_still_to_come():
-    purse = Purse(deadline_s=100.0, weight_left=10.0, problems_left=3)
+    purse = Purse(deadline_s=100.0, weight_left=10.0, problems_left=4)
+    purse.paid_overhead(300.0)
     purse.paid_overhead(20.0)
     assert purse.share_s(20.0, 1.0, 1, limit_s=100.0) == pytest.approx((100 - 20 - 40) / 10)
     assert purse.share_s(99.0, 1.0, 1, limit_s=100.0) == 0.0
     assert Purse(100.0, 10.0, 0).share_s(0.0, 1.0, 1, limit_s=0.5) == 0.5
 
 
+def test_what_the_first_problem_pays_for_all_is_not_kept_for_the_others():
+    purse = Purse(deadline_s=400.0, weight_left=10.0, problems_left=6)
+    purse.paid_overhead(43.0)
+    assert purse.share_s(110.0, 3.0, 1, limit_s=100.0) == pytest.approx(290.0 * 3 / 10)
+
+
 def test_the_time_left_goes_on_at_the_pace_so_far_and_never_past_the_deadline():
-    purse = Purse(deadline_s=100.0, weight_left=40.0, problems_left=2)
+    purse = Purse(deadline_s=100.0, weight_left=40.0, problems_left=3)
     assert purse.left_s(90.0) == 0.0
+    purse.paid_overhead(30.0)
     purse.paid_overhead(3.0)
     purse.share_s(0.0, 1.0, 10, limit_s=0.5)
     purse.paid(10.0, 4.0)
