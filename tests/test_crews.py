@@ -33,10 +33,18 @@ def test_a_purse_keeps_time_for_the_set_up_that_is_still_to_come():
     assert Purse(100.0, 10.0, 0).share_s(0.0, 1.0, 1, limit_s=0.5) == 0.5
 
 
-def test_what_the_first_problem_pays_for_all_is_not_kept_for_the_others():
+def test_what_the_first_problem_pays_for_all_is_not_kept_for_each_other():
     purse = Purse(deadline_s=400.0, weight_left=10.0, problems_left=6)
     purse.paid_overhead(43.0)
-    assert purse.share_s(110.0, 3.0, 1, limit_s=100.0) == pytest.approx(290.0 * 3 / 10)
+    assert purse.share_s(110.0, 3.0, 1, limit_s=100.0) == pytest.approx(290.0 * 2 / 3 * 3 / 10)
+    purse.paid_overhead(3.0)
+    assert purse.share_s(200.0, 3.0, 1, limit_s=100.0) == pytest.approx((200.0 - 4 * 3.0) * 3 / 7)
+
+
+def test_few_large_problems_keep_all_that_their_set_up_costs():
+    purse = Purse(deadline_s=450.0, weight_left=10.0, problems_left=4)
+    purse.paid_overhead(30.0)
+    assert purse.share_s(50.0, 3.0, 1, limit_s=200.0) == pytest.approx((400.0 - 90.0) * 3 / 10)
 
 
 def test_the_time_left_goes_on_at_the_pace_so_far_and_never_past_the_deadline():

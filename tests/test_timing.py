@@ -109,16 +109,6 @@ def test_a_lane_stops_at_its_budget_or_when_narrow_but_not_when_significant():
     assert significant.asked.count("burst") == pytest.approx(40, abs=2)
 
 
-@pytest.mark.parametrize(("rounds", "bursts"), [(10, 2), (4, 3), (1, 4)])
-def test_what_a_verdict_lacks_in_rounds_is_lent_up_to_the_budget_once_more(rounds: int, bursts: int):
-    worker = FakeWorker(rounds=rounds, spread=0.5)
-    lane = Lane("x", worker, repeated=True, planted=True)
-    clock = itertools.count()
-    budget = Budget(seconds=2.0, half_width=0.0)
-    timing.duel([lane], Phase.FORWARD, budget, random.Random(1), lambda: float(next(clock)))  # noqa: S311 - no secret
-    assert worker.asked.count("burst") == bursts
-
-
 def test_an_arm_that_dies_ends_its_cell_and_no_other():
     seen = run([("dies", FakeWorker(fails_at=1)), ("dies", FakeWorker()), ("lives", FakeWorker(spread=0.01))])
     assert seen["dies"].status is Status.CRASHED

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 MOST_LOSSES: Final = 3
+KEPT: Final = 1 / 3
+"""Share of the time left that is kept for set-ups while only the first one's cost is known."""
 QUICK_LOAD_S: Final = 0.2
 """A fork that loads its implementation in less is done anew for every problem."""
 
@@ -209,10 +211,7 @@ class Purse:
     _paid_weight: float = 0.0
 
     def paid_overhead(self, seconds: float) -> None:
-        """Note what one problem's set-up cost; the ones to come are taken to cost the median of those paid.
-
-        But for the first: it pays for what is paid once (43 s where 3 s followed, with two entrants that compile).
-        """
+        """Note what one problem's set-up cost; the ones to come are taken to cost the median of those paid."""
         self._overheads_s.append(seconds)
         self.problems_left -= 1
 
@@ -228,16 +227,23 @@ class Purse:
     def left_s(self, now_s: float) -> float:
         """Return how long measuring will go on: at the pace so far, at most until the deadline."""
         pace_s = self._paid_s / self._paid_weight if self._paid_weight else 0.0
-        overheads_s = self._typical_s * self.problems_left
-        return max(0.0, min(self.deadline_s - now_s, pace_s * self.weight_left + overheads_s))
+        left_s = self.deadline_s - now_s
+        return max(0.0, min(left_s, pace_s * self.weight_left + self._kept_s(left_s)))
 
-    @property
-    def _typical_s(self) -> float:
-        return statistics.median(self._overheads_s[1:] or [0.0])
+    def _kept_s(self, left_s: float) -> float:
+        """Return what is kept for the set-ups to come.
+
+        The first one also pays for what is paid once (43 s where 3 s followed, with two entrants that compile): while
+        it is the only one known, no more than `KEPT` of the time that is left.
+        """
+        if not self._overheads_s:
+            return 0.0
+        kept_s = statistics.median_low(self._overheads_s) * self.problems_left
+        return min(kept_s, KEPT * left_s) if len(self._overheads_s) == 1 else kept_s
 
     def share_s(self, now_s: float, weight: float, workers: int, limit_s: float) -> float:
         """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`."""
-        left_s = self.deadline_s - now_s - self._typical_s * self.problems_left
-        share_s = max(0.0, left_s) * weight / max(weight * workers, self.weight_left)
+        left_s = self.deadline_s - now_s
+        share_s = max(0.0, left_s - self._kept_s(left_s)) * weight / max(weight * workers, self.weight_left)
         self.weight_left -= weight * workers
         return min(limit_s, share_s)

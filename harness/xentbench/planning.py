@@ -164,7 +164,7 @@ def weight(problem: Problem) -> int:
 
 
 def cell_limit_s(problem: Problem) -> float:
-    """Return the most that one worker is given for one cell of this problem (docs/timing.md)."""
+    """Return the most that one worker ever spends on one cell of this problem (docs/timing.md)."""
     return 0.5 if problem.elements < SMALL_ELEMENTS else 3.0 if problem.elements < LARGE_ELEMENTS else 10.0
 
 

@@ -1,8 +1,7 @@
 """The duel seen from the parent: bursts of all workers in random order -> samples -> ratio, interval and verdict.
 
 Interleaving short bursts lets drift of the machine fall on all workers alike. A worker ends when its interval is narrow
-enough at one of five looks, or its budget is spent; never because a difference was seen. Where the budget buys fewer
-rounds than a verdict takes, as much again is lent: what was spent would else be lost.
+enough at one of five looks, or its budget is spent; never because a difference was seen.
 """
 
 from __future__ import annotations
@@ -34,8 +33,6 @@ REPEATED: Final = 0.25
 """Share of the bursts after which two calls of the candidate are made side by side; once at least."""
 BURST: Final = {"budget_s": 0.025, "least_rounds": 4, "most_rounds": 20_000}
 """Length of a burst: shorter ones interleave better, and spend more of the time on setting themselves up."""
-LENT: Final = 2.0
-"""Times its budget, the most that a worker spends where it has not the rounds yet that a verdict takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ def _ask(lane: Lane, verb: str, record: dict[str, Any]) -> Any:  # noqa: ANN401 
 
 def _look(lane: Lane, budget: Budget, regime: Regime) -> None:
     """End the lane when its budget is spent, or when its interval is narrow enough at one of the looks."""
-    spent = lane.spent_s / budget.seconds if budget.seconds > 0 else LENT
+    spent = lane.spent_s / budget.seconds if budget.seconds > 0 else 1.0
     looks = statistics.next_look(spent, lane.looks)
     if lane.done:
         return
@@ -149,7 +146,6 @@ def _look(lane: Lane, budget: Budget, regime: Regime) -> None:
         lane.looks = looks
         logs = lane.logs(CANDIDATE, deciding([lane], regime))
         narrow = statistics.median_interval(np.concatenate(logs)).half_width <= budget.half_width
-        lane.is_enough |= narrow
-    lane.is_enough |= spent >= LENT or (spent >= 1.0 and len(lane.kept()) >= statistics.LEAST_ROUNDS)
+        lane.is_enough |= spent >= 1.0 or narrow
     # On a busy machine a cell may have two bursts: what chance left out comes in one more.
     lane.done = lane.is_enough and lane.repeated and lane.planted
