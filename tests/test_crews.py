@@ -41,6 +41,16 @@ def test_what_the_first_problem_pays_for_all_is_not_kept_for_each_other():
     assert purse.share_s(200.0, 3.0, 1, limit_s=100.0) == pytest.approx((200.0 - 4 * 3.0) * 3 / 7)
 
 
+def test_cells_that_take_longer_than_they_were_given_leave_the_last_its_share():
+    purse, now_s, spent_s = Purse(deadline_s=100.0, weight_left=100.0, problems_left=0), 0.0, []
+    for _ in range(10):
+        spent_s.append(2.0 * 10 * purse.share_s(now_s, 1.0, 10, limit_s=1e9))
+        purse.paid(10.0, spent_s[-1])
+        now_s += spent_s[-1]
+    assert now_s <= 100.0
+    assert spent_s[-1] == pytest.approx(spent_s[1], rel=0.02)
+
+
 def test_few_large_problems_keep_all_that_their_set_up_costs():
     purse = Purse(deadline_s=450.0, weight_left=10.0, problems_left=4)
     purse.paid_overhead(30.0)

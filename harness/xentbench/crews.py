@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_LOSSES: Final = 3
 KEPT: Final = 1 / 3
 """Share of the time left that is kept for set-ups while only the first one's cost is known."""
+OVERRUN: Final = 2.0
 QUICK_LOAD_S: Final = 0.2
 """A fork that loads its implementation in less is done anew for every problem."""
 
@@ -207,6 +208,7 @@ class Purse:
     weight_left: float
     problems_left: int
     _overheads_s: list[float] = field(default_factory=list)
+    _dealt_s: float = 0.0
     _paid_s: float = 0.0
     _paid_weight: float = 0.0
 
@@ -242,8 +244,16 @@ class Purse:
         return min(kept_s, KEPT * left_s) if len(self._overheads_s) == 1 else kept_s
 
     def share_s(self, now_s: float, weight: float, workers: int, limit_s: float) -> float:
-        """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`."""
+        """Return the seconds that each worker may spend on the next cell of this weight, at most `limit_s`.
+
+        What it answers is checked besides, and a burst is finished that has begun: where cells took longer than what
+        they were given, the next ones are given less by that factor, or the last would find nothing left. At most by
+        `OVERRUN`: what takes no more than one burst takes longer than any share.
+        """
         left_s = self.deadline_s - now_s
         share_s = max(0.0, left_s - self._kept_s(left_s)) * weight / max(weight * workers, self.weight_left)
         self.weight_left -= weight * workers
-        return min(limit_s, share_s)
+        overrun = self._paid_s / self._dealt_s if self._dealt_s else 1.0
+        share_s = min(limit_s, share_s / min(max(1.0, overrun), OVERRUN))
+        self._dealt_s += share_s * workers
+        return share_s
