@@ -152,13 +152,13 @@ def cell(cells: pd.DataFrame, name: str, phase: str) -> pd.Series:
 
 def speed_up(one: pd.Series, middle: str, ends: str) -> str:
     """Return how many times faster than the baseline a cell is, with the interval."""
-    told = interval(1 / one[f"{ends}_high"], 1 / one[f"{ends}_low"])
-    return known(1 / one[middle], lambda value: f"{times(value)} {told}")
+    low, high = 1 / one[f"{ends}_high"], 1 / one[f"{ends}_low"]
+    return known(1 / one[middle], lambda value: f"{times(value)} {interval(low, high)}")
 
 
 def known(value: float, shown: Callable[[float], str]) -> str:
     """Return a number as it is shown, or nothing where it was not measured."""
-    return shown(value) if np.isfinite(value) else ""
+    return shown(value) if pd.notna(value) and np.isfinite(value) else ""
 
 
 if __name__ == "__main__":
