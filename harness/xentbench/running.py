@@ -38,10 +38,10 @@ def bench(order: Order, watch: Watch) -> Run:
     The report is written once all cells are there.
     """
     journal, start_s = order.journal, time.monotonic()
-    journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
     going = sweep.Sweep(order.plan, journal, watch, finished=order.finished, known=order.known, trained=order.trained)
     ended = "stopped"
     try:
+        journal.began({**order.facts, "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
         going.run()
         ended = "finished"
     finally:
