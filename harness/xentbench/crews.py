@@ -26,6 +26,7 @@ MOST_LOSSES: Final = 3
 KEPT: Final = 1 / 3
 """Share of the time left that is kept for set-ups while only the first one's cost is known."""
 OVERRUN: Final = 2.0
+"""The most by which a cell's share is shortened because the cells before it took longer than theirs."""
 QUICK_LOAD_S: Final = 0.2
 """A fork that loads its implementation in less is done anew for every problem."""
 
