@@ -283,6 +283,20 @@ def test_the_page_prints(opened: webdriver.Chrome) -> None:
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
 
 
+def test_on_paper_no_figure_is_higher_than_a_sheet_and_what_is_folded_is_open(opened: webdriver.Chrome) -> None:
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        heights, folded = opened.execute_script("""return [
+            [...document.querySelectorAll('figure svg')].map((drawing) => drawing.getBoundingClientRect().height),
+            [...document.querySelectorAll('details:not(.snippet) > :not(summary)')].filter(
+                (one) => !one.checkVisibility({contentVisibilityAuto: false})).length]""")
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert heights
+    assert max(heights) < 16 / 2.54 * 96
+    assert folded == 0
+
+
 def test_without_its_script_a_table_of_at_most_six_sizes_stands(browser: webdriver.Chrome, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(page.render(View.of(make_run("mixed")), {}), encoding="utf-8")
