@@ -84,7 +84,11 @@ def test_what_was_refused_before_it_was_asked_and_what_does_not_fit_is_skipped()
 WHOLE = {
     "not loaded": (checked(status=Status.IMPORT_FAILED, reason="No module named 'x'"), "error", "No module named"),
     "a package is missing": (checked(status=Status.UNSUPPORTED, reason="needs triton"), "skipped", "needs triton"),
-    "a declaration is stale": (checked(RIGHT, deviations=(Deviation("overflow", "x"),)), "failure", "did not occur"),
+    "a declaration is stale": (
+        checked(RIGHT, deviations=(Deviation("second-backward", ""),)),
+        "failure",
+        "did not occur",
+    ),
 }
 
 

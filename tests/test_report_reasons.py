@@ -28,6 +28,12 @@ def test_cells_without_an_answer_are_counted_by_kind_of_reason() -> None:
     assert report.notes(run)[0] == line
 
 
+def test_to_a_lone_worker_that_never_shows_same_more_of_them_are_advised() -> None:
+    lone = "half-width: ±1.5% (one worker never shows 'same')"
+    line = f"1 cell inconclusive: {lone} (1): a new run with more workers decides (--workers 3)"
+    assert report.notes(ended(lone))[0] == line
+
+
 def test_more_time_is_advised_only_where_it_helps() -> None:
     assert unanswered(View.of(ended("canary: identical code measured 1.043"))) == [
         "1 cell inconclusive: canary: identical code measured 1.043 (1)"

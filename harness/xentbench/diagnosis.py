@@ -120,9 +120,9 @@ def out_of_unshifted_range(problem: Problem, truth: Truth) -> Flags:
 
 
 def mean_of_nothing(problem: Problem, truth: Truth) -> Flags:
-    """Return `(rows,)`: every row of a mean over none: NaN by definition, 0 where the divisor is at least 1."""
-    nothing = problem.reduction == "mean" and problem.has_index_target and not (truth.rows.valid > 0.0).any()
-    return np.full(problem.rows, nothing, dtype=bool)
+    """Return `(rows,)`, one where there is no row: every row of a mean over none: NaN, or 0 by a divisor of 1."""
+    is_over_none = not problem.rows or (problem.has_index_target and not (truth.rows.valid > 0.0).any())
+    return np.full(max(1, problem.rows), problem.reduction == "mean" and is_over_none, dtype=bool)
 
 
 def every_row(problem: Problem, _truth: Truth) -> Flags:

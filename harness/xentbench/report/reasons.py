@@ -75,7 +75,9 @@ def _line(word: str, reasons: list[str], mark: Callable[[str], str]) -> str:
     counts = Counter(map(_kind, reasons))
     told = [f"{mark(first[kind]) or 'no reason told'} ({count})" for kind, count in counts.most_common(KINDS)]
     told += [f"and {counted(len(counts) - KINDS, 'other reason')}"] if len(counts) > KINDS else []
-    advice = ": a new run with more time decides (--budget)" if any(kind in _MORE_TIME for kind in counts) else ""
+    is_alone = any("(one worker never" in reason for reason in reasons)
+    more = "more workers decides (--workers 3)" if is_alone else "more time decides (--budget)"
+    advice = f": a new run with {more}" if any(kind in _MORE_TIME for kind in counts) else ""
     return f"{counted(len(reasons), 'cell')} {word}: {'; '.join(told)}{advice}"
 
 

@@ -241,7 +241,7 @@ def _fastest(timed: list[dict[Any, Any]], place: str) -> str:
         nearest = others[0]
         told = f"{nearest['implementation']}, {times(nearest['speedup'])}"
         bounds = interval(nearest["speedup_low"], nearest["speedup_high"])
-        return f"Every other is slower, {place}: the nearest is {told} {bounds}".rstrip() + "."
+        return f"All are slower than F.cross_entropy, {place}: the nearest is {told} {bounds}".rstrip() + "."
     if best is None:
         return f"None is shown to be faster than F.cross_entropy, {place}."
     # Overlapping intervals do not prove equality; they only forbid naming one winner.

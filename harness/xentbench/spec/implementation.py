@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench.spec.errors import UsageError
+from xentbench.spec.errors import UsageError, nearest
 from xentbench.spec.inert import inert
 from xentbench.spec.outcome import Grade, Status
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST_NAME: Final = 100
 """Characters."""
+DEVIATION_CODES: Final = ("unshifted-exponent", "all-ignored-mean", "second-backward", "second-derivative")
+"""Codes of the deviations that the judge knows; docs/parity.md says what each explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,22 @@ class Deviation:
     """A difference from `F.cross_entropy` that an implementation owns up to.
 
     Attributes:
-        code: which known deviation (the judge holds a table of what each code may explain, and nothing more).
+        code: which known deviation (the judge holds a table of what each code may explain, and nothing more):
+            `unshifted-exponent`, an exponent that may overflow; `all-ignored-mean`, 0 where a mean over no row is NaN;
+            `second-backward`, wrong the second time through one graph; `second-derivative`, silently wrong.
         reason: one sentence for the reader of the report.
+
+    Raises:
+        UsageError: no such code is known.
     """
 
     code: str
     reason: str
+
+    def __post_init__(self) -> None:
+        if self.code not in DEVIATION_CODES:
+            msg = f"deviation {self.code!r} is unknown: {nearest(self.code, DEVIATION_CODES)}"
+            raise UsageError(msg)
 
 
 @dataclass(frozen=True, slots=True)
