@@ -94,7 +94,7 @@ class Quiet:
 def checked(file, name: str = "mine", **fields) -> checking.Checked:
     source = Source("object", f"{file}:{name}", (str(file.parent),))
     described = Description(name, source, file.name, **fields)
-    return checking.check([described], [ONE, TWO], {}, 7, Quiet())[0]
+    return checking.check([described], [ONE, TWO], {}, 7, Quiet(), [ONE, TWO])[0]
 
 
 def test_the_first_failure_of_each_quantity_has_a_counter_example(tmp_path):

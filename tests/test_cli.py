@@ -314,12 +314,17 @@ def test_a_project_sets_its_plugins_and_grids_and_the_verdicts_go_to_a_ci(tmp_pa
     assert "settings" not in again.stderr
 
 
-def test_a_run_compared_with_itself_is_never_worse(small_run):
+def test_a_run_compared_with_itself_is_never_worse_and_a_margin_that_is_set_is_of_implementations(
+    small_run, tmp_path: Path
+):
     folder, _ = small_run
     run = next((folder / "runs").iterdir()).name
     seen = xentbench("compare", run, run, "--results", str(folder / "runs"), "--inconclusive", "pass")
     assert seen.returncode == 0, seen.stderr
     assert "worse" not in seen.stdout
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text(f"[tool.xentbench]\nresults = '{folder / 'runs'}'\nmargin = '5%'\ninconclusive = 'pass'\n")
+    assert xentbench("compare", run, run, "--config", str(settings)).stdout == seen.stdout
 
 
 def test_two_implementations_duel_directly(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from worker_fixtures import ONE_GOOD, plugin
 
 from xentbench import judging, junit, panel, spec, trained, training
 from xentbench.judging import Judged
-from xentbench.spec import Status, UsageError
+from xentbench.spec import Problem, Status, UsageError
 
 NAME = "nll-log-softmax"
 NOTHING = {f"axis_{name}": () for name in spec.problem_axes()} | {"grid": (), "problem": (), "logits_file": None}
@@ -153,6 +154,16 @@ def test_training_stands_beside_the_panel_and_a_loss_that_trains_differently_is_
     assert len(entry["losses"]) == entry["steps"]
     assert figure.read_text().startswith("<?xml")
     assert str(figure) in told.notes[0]
+
+
+def test_an_axis_alone_varies_the_whole_panel_and_that_of_entrants_that_compile():
+    asked = judging.read([NAME], (), (), {**NOTHING, "axis_dtype": ("float32",)}, HOW)
+    assert {problem.dtype for problem in (*asked.problems, *asked.compiled)} == {"float32"}
+    whole, short = panel.panel("full"), panel.panel("compiled")
+    assert set(asked.problems) == {replace(problem, dtype="float32") for problem in whole}
+    assert set(asked.compiled) == {replace(problem, dtype="float32") for problem in short}
+    named = judging.read([NAME], (), (), {**NOTHING, "axis_dtype": ("float32",), "problem": ("N=8,C=10",)}, HOW)
+    assert named.problems == named.compiled == (Problem.parse("N=8,C=10,dtype=float32"),)
 
 
 @pytest.mark.parametrize(

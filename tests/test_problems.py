@@ -47,6 +47,13 @@ def test_a_sweep_names_a_problem_once():
     assert len(problems.product([Problem(batch_size=8)], {"dtype": ["float32", "float32"]})) == 1
 
 
+def test_a_sweep_leaves_out_what_makes_no_sense_and_tells_where_nothing_does():
+    refused, plain = Problem.parse("N=4,C=3,invalid=label-low"), Problem.parse("N=4,C=3")
+    assert problems.product([refused, plain], {"target": ["soft"]}) == (Problem.parse("N=4,C=3,target=soft"),)
+    with pytest.raises(UsageError, match="'label-low' needs class indices"):
+        problems.product([refused], {"target": ["soft"]})
+
+
 def test_bytes_grow_with_the_problem_and_count_float32_inside_half():
     half, single = (Problem(batch_size=64, num_classes=1000, dtype=dtype) for dtype in ("bfloat16", "float32"))
     assert problems.worker_bytes(half) == problems.worker_bytes(single) == 8 * 64_000 * 4

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from xentbench import counterexamples, offers, panel, pattern
+from xentbench import counterexamples, offers, pattern
 from xentbench.counterexamples import Finder, plainness
 from xentbench.crews import Examinee
 from xentbench.elementwise import hint_of, without_hint
@@ -130,6 +130,7 @@ def check(
     recorded: Mapping[str, Recorded],
     seed: int,
     watch: Watch,
+    compiled: Sequence[Problem],
     *,
     grid: str = "",
 ) -> list[Checked]:
@@ -137,14 +138,15 @@ def check(
 
     Args:
         entries: implementations, those that cannot be asked included.
-        problems: what is asked; an entrant that compiles gets its own, short panel in place of a whole one.
+        problems: what is asked.
         recorded: problem key -> recorded tensors.
         seed: of the numbers; one for all, so that each question is made once.
         watch: who looks on.
+        compiled: what is asked in their place of an entrant that compiles, whose set-up takes seconds.
         grid: name of the panel, where the problems are a whole one; on `full` every declared deviation must occur.
     """
     questions = Questions(seed, recorded)
-    asked = {entry.name: _problems_for(entry, problems, grid) for entry in entries}
+    asked = {entry.name: compiled if entry.compiles else problems for entry in entries}
     watch.stage("parity", sum(map(len, asked.values())))
 
     def one(entry: Description) -> Checked:
@@ -165,10 +167,6 @@ def check(
 
     with stoppable(PARALLEL) as pool:
         return list(pool.map(one, entries))
-
-
-def _problems_for(entry: Description, problems: Sequence[Problem], grid: str) -> Sequence[Problem]:
-    return panel.panel("compiled") if entry.compiles and grid else problems
 
 
 def conclude(

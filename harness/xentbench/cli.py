@@ -251,7 +251,8 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
                                                   checked out for the time being
 
     Runs are compared by their ratios to F.cross_entropy, in like environments only; implementations duel in one
-    process, which tells more. What was right in FIRST and is wrong in SECOND is worse.
+    process, which tells more. What was right in FIRST and is wrong in SECOND is worse: at what is compared, and parity
+    asks the rest.
 
     \b
     Example: xentbench compare 20261122T101500Z-1a2b latest
@@ -264,6 +265,7 @@ def compare(first: str, second: str, asked: dict[str, Any], **how: Any) -> int: 
 
     files = how["json_file"], how["markdown_file"]
     options.check_files(json=how["json_file"], markdown=how["markdown_file"])
+    how["margin"] = running.margin(first, second, how)
     differences = running.compare(first, second, asked, how)
     if options.STDOUT not in files:
         showing.differences(differences, first, second, how["margin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,7 @@ class Asked:
         globs: of implementations.
         plugins: files with more of them.
         problems: what is asked, recorded ones without their sizes.
+        compiled: what an entrant that compiles is asked in their place.
         logits_file: of a person's own logits.
         grid: name of the panel, where the problems are a whole one, else ''.
         seed: of the numbers.
@@ -50,6 +52,7 @@ class Asked:
     globs: Sequence[str]
     plugins: Sequence[str]
     problems: tuple[Problem, ...]
+    compiled: tuple[Problem, ...]
     logits_file: str | None
     grid: str
     seed: int
@@ -146,7 +149,7 @@ def read(
             "--write-baseline expected a whole panel: give it without --baseline and with no problem option but --grid"
         )
         raise UsageError(msg + " quick or full")
-    problems = panel.panel(grid) if grid else options.wanted(asked, "smoke", options.JUDGED)
+    problems, compiled = _problems(asked, grid)
     _check_training(how, problems)
     kept = found.read(Path(how["found"])) if how["found"] else ()
     return Asked(
@@ -154,6 +157,7 @@ def read(
         globs=globs,
         plugins=plugins,
         problems=problems,
+        compiled=compiled,
         logits_file=asked["logits_file"],
         grid=grid,
         seed=was.seed if was else options.fresh_seed(how["seed"]),
@@ -197,6 +201,16 @@ def _panel_name(asked: Mapping[str, Any]) -> str:
     return named[0] if not others and len(named) == 1 and named[0] in PANELS else ""
 
 
+def _problems(asked: Mapping[str, Any], grid: str) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Return what is asked, and what in its place of an entrant that compiles: panels, varied by the axes given."""
+    if grid:
+        return panel.panel(grid), panel.panel("compiled")
+    problems = options.wanted(asked, "full", options.JUDGED)
+    if options.names_problems(asked):
+        return problems, problems
+    return problems, options.wanted(asked, "compiled", {"compiled": functools.partial(panel.panel, "compiled")})
+
+
 def _split(texts: Sequence[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",")]
 
@@ -209,10 +223,12 @@ def judge(asked: Asked) -> Judged:
     """Ask, judge, compare, and write what is to be kept."""
     posed = planning.pose(asked.problems, asked.logits_file)
     problems = [problem for problem in posed.problems if problem.key not in posed.skipped]
-    entries, changes = _entries(asked, [problem.key for problem in problems])
+    short = posed if asked.compiled == asked.problems else planning.pose(asked.compiled)
+    compiled = [problem for problem in short.problems if problem.key not in short.skipped]
+    entries, changes = _entries(asked, [problem.key for problem in (*problems, *compiled)])
     with console.progressing(console.errors()) as watch:
         again = found.replay(entries, asked.kept, watch) if asked.kept else []
-        checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, grid=asked.grid)
+        checked = checking.check(entries, problems, posed.recorded, asked.seed, watch, compiled, grid=asked.grid)
         trained: list[Trained] = []
         if asked.train:
             training.train_all(entries, asked.seed, watch, trained.append)
@@ -239,7 +255,7 @@ def judge(asked: Asked) -> Judged:
 
 def _entries(asked: Asked, keys: Sequence[str]) -> tuple[list[Description], list[Change]]:
     """Return who is judged: who is named; else who is in the baseline; for a new one, who does not compile."""
-    told = [*keys, *(problem.key for problem in panel.panel("compiled")), *(entry.problem for entry in asked.kept)]
+    told = [*keys, *(entry.problem for entry in asked.kept)]
     entries = options.chosen(asked.names, asked.globs, asked.plugins, list(dict.fromkeys(told)))
     if asked.compile:
         entries = [e if e.compiles else _wrapped(e) for e in entries]

@@ -132,6 +132,12 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
     return problems.product(chosen or problems.grid(default_grid, grids), given)
 
 
+def names_problems(asked: Mapping[str, Any]) -> bool:
+    """Return whether the options name problems; axes alone vary those that are asked by default."""
+    named = ("grid", "problem", "logits_file", *(f"axis_{name}" for name in _SIZES))
+    return any(asked[name] for name in named)
+
+
 def _own_logits(file: str, *, is_dtype_given: bool) -> Problem:
     """Return the problem of a file of logits, in the dtype that it holds unless another one is given."""
     problem = Problem(logits="file")
@@ -170,9 +176,15 @@ def _devices(text: str) -> list[str]:
 def as_written(parameter: str, option: str) -> str:
     """Return how a message names an option: with the file that set it, where nobody typed it."""
     context = click.get_current_context(silent=True)
-    if context is None or context.get_parameter_source(parameter) is not ParameterSource.DEFAULT_MAP:
+    if context is None or is_typed(parameter):
         return option
     return f"{option} (set in {context.meta.get(SETTINGS_FILE, 'the settings')})"
+
+
+def is_typed(parameter: str) -> bool:
+    """Return whether the value of an option does not come from a file of settings."""
+    context = click.get_current_context(silent=True)
+    return context is None or context.get_parameter_source(parameter) is not ParameterSource.DEFAULT_MAP
 
 
 def chosen(

@@ -70,17 +70,26 @@ def grid(name: str, grids: Mapping[str, Callable[[], tuple[Problem, ...]]] = GRI
 def product(base: Iterable[Problem], axes: Mapping[str, Sequence[Any]]) -> tuple[Problem, ...]:
     """Return every base problem with every combination of the axes' values: a sweep is this product.
 
+    What makes no sense is left out, such as probabilities in place of labels that must be refused.
+
     Args:
         base: problems to vary.
         axes: field name of `Problem` to its values; an axis without values is left alone.
+
+    Raises:
+        UsageError: nothing makes sense; why the first does not.
     """
     varied = {name: values for name, values in axes.items() if values}
-    problems = (
-        replace(problem, **dict(zip(varied, values, strict=True)))
-        for problem in base
-        for values in itertools.product(*varied.values())
-    )
-    return tuple(dict.fromkeys(problems))
+    problems: dict[Problem, None] = {}
+    odd: list[UsageError] = []
+    for problem, values in itertools.product(base, itertools.product(*varied.values())):
+        try:
+            problems[replace(problem, **dict(zip(varied, values, strict=True)))] = None
+        except UsageError as error:
+            odd.append(error)
+    if odd and not problems:
+        raise odd[0]
+    return tuple(problems)
 
 
 def by_hand(axes: Mapping[str, Sequence[Any]]) -> tuple[Problem, ...]:

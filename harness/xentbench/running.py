@@ -107,6 +107,21 @@ def untimed(run: Run) -> str:
     return f"nothing was timed: {reason or 'no reason was told'}{'' if '--budget' in reason else ': raise --budget'}"
 
 
+def margin(first: str, second: str, how: Mapping[str, Any]) -> float | None:
+    """Return the margin of two implementations; None of two runs, which have one of their own.
+
+    Raises:
+        UsageError: one was typed for two runs; what the settings say of it is of implementations.
+    """
+    folder, told = Path(how["results"]), how["margin"]
+    if any(_run_or_none(name, folder) is None for name in (first, second)):
+        return None if told is None else float(told)
+    if told is not None and options.is_typed("margin"):
+        msg = f"--margin is of two implementations: between two runs it is {comparing.RUN_MARGIN:.0%}, leave it out"
+        raise UsageError(msg)
+    return None
+
+
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
     """Compare two runs where both names are runs, else two implementations, each of any revision.
 
@@ -119,9 +134,6 @@ def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str,
     folder = Path(how["results"])
     stored = [_run_or_none(name, folder) for name in (first, second)]
     if stored[0] is not None and stored[1] is not None:
-        if how["margin"] is not None:
-            msg = f"--margin is of two implementations: between two runs it is {comparing.RUN_MARGIN:.0%}, leave it out"
-            raise UsageError(msg)
         one, other = (results.read(path) for path in stored if path is not None)
         return comparing.runs(one, other, force=how["force"])
     if any(stored):
