@@ -164,6 +164,10 @@ def test_an_axis_alone_varies_the_whole_panel_and_that_of_entrants_that_compile(
     assert set(asked.compiled) == {replace(problem, dtype="float32") for problem in short}
     named = judging.read([NAME], (), (), {**NOTHING, "axis_dtype": ("float32",), "problem": ("N=8,C=10",)}, HOW)
     assert named.problems == named.compiled == (Problem.parse("N=8,C=10,dtype=float32"),)
+    both = {"axis_target": ("soft",), "problem": ("N=4,C=3", "N=4,C=3,invalid=label-low")}
+    with pytest.raises(UsageError, match="'label-low' needs class indices"):
+        judging.read([NAME], (), (), {**NOTHING, **both}, HOW)
+    assert len(judging.read([NAME], (), (), {**NOTHING, "axis_target": ("soft",)}, HOW).problems) > len(whole) // 2
 
 
 @pytest.mark.parametrize(

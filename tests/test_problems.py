@@ -47,11 +47,13 @@ def test_a_sweep_names_a_problem_once():
     assert len(problems.product([Problem(batch_size=8)], {"dtype": ["float32", "float32"]})) == 1
 
 
-def test_a_sweep_leaves_out_what_makes_no_sense_and_tells_where_nothing_does():
+def test_a_sweep_leaves_out_what_makes_no_sense_where_it_may_and_something_does():
     refused, plain = Problem.parse("N=4,C=3,invalid=label-low"), Problem.parse("N=4,C=3")
-    assert problems.product([refused, plain], {"target": ["soft"]}) == (Problem.parse("N=4,C=3,target=soft"),)
-    with pytest.raises(UsageError, match="'label-low' needs class indices"):
-        problems.product([refused], {"target": ["soft"]})
+    soft = Problem.parse("N=4,C=3,target=soft")
+    assert problems.product([refused, plain], {"target": ["soft"]}, leaves_out=True) == (soft,)
+    for base, leaves_out in (([refused], True), ([refused, plain], False)):
+        with pytest.raises(UsageError, match="'label-low' needs class indices"):
+            problems.product(base, {"target": ["soft"]}, leaves_out=leaves_out)
 
 
 def test_bytes_grow_with_the_problem_and_count_float32_inside_half():

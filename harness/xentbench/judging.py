@@ -205,10 +205,11 @@ def _problems(asked: Mapping[str, Any], grid: str) -> tuple[tuple[Problem, ...],
     """Return what is asked, and what in its place of an entrant that compiles: panels, varied by the axes given."""
     if grid:
         return panel.panel(grid), panel.panel("compiled")
-    problems = options.wanted(asked, "full", options.JUDGED)
+    problems = options.wanted(asked, "full", options.JUDGED, leaves_out=True)
     if options.names_problems(asked):
         return problems, problems
-    return problems, options.wanted(asked, "compiled", {"compiled": functools.partial(panel.panel, "compiled")})
+    grids = {"compiled": functools.partial(panel.panel, "compiled")}
+    return problems, options.wanted(asked, "compiled", grids, leaves_out=True)
 
 
 def _split(texts: Sequence[str]) -> list[str]:

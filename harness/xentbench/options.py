@@ -103,7 +103,9 @@ results_option = click.option(
 )
 
 
-def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.GRIDS) -> tuple[Problem, ...]:
+def wanted(
+    asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.GRIDS, *, leaves_out: bool = False
+) -> tuple[Problem, ...]:
     """Return the problems that the options describe: grids, problems by key, or the product of the axes.
 
     A file of logits is one problem more, unless a key names it already.
@@ -112,6 +114,7 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
         asked: what `problem_options` passed.
         default_grid: where no problem is named.
         grids: that may be named, besides the project's own.
+        leaves_out: whether the default grid is asked less what makes no sense with the axes; what is named never is.
 
     Raises:
         UsageError: an unknown grid or axis value, sizes together with a grid, or a file that is no safetensors.
@@ -129,7 +132,9 @@ def wanted(asked: Mapping[str, Any], default_grid: str, grids: Grids = problems.
         chosen.append(_own_logits(asked["logits_file"], is_dtype_given="dtype" in given))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
-    return problems.product(chosen or problems.grid(default_grid, grids), given)
+    if chosen:
+        return problems.product(chosen, given)
+    return problems.product(problems.grid(default_grid, grids), given, leaves_out=leaves_out)
 
 
 def names_problems(asked: Mapping[str, Any]) -> bool:

@@ -67,17 +67,18 @@ def grid(name: str, grids: Mapping[str, Callable[[], tuple[Problem, ...]]] = GRI
     return grids[name]()
 
 
-def product(base: Iterable[Problem], axes: Mapping[str, Sequence[Any]]) -> tuple[Problem, ...]:
+def product(
+    base: Iterable[Problem], axes: Mapping[str, Sequence[Any]], *, leaves_out: bool = False
+) -> tuple[Problem, ...]:
     """Return every base problem with every combination of the axes' values: a sweep is this product.
-
-    What makes no sense is left out, such as probabilities in place of labels that must be refused.
 
     Args:
         base: problems to vary.
         axes: field name of `Problem` to its values; an axis without values is left alone.
+        leaves_out: whether what makes no sense is left out, such as probabilities for labels that must be refused.
 
     Raises:
-        UsageError: nothing makes sense; why the first does not.
+        UsageError: something makes no sense, with `leaves_out` everything; why the first does not.
     """
     varied = {name: values for name, values in axes.items() if values}
     problems: dict[Problem, None] = {}
@@ -87,7 +88,7 @@ def product(base: Iterable[Problem], axes: Mapping[str, Sequence[Any]]) -> tuple
             problems[replace(problem, **dict(zip(varied, values, strict=True)))] = None
         except UsageError as error:
             odd.append(error)
-    if odd and not problems:
+    if odd and not (leaves_out and problems):
         raise odd[0]
     return tuple(problems)
 
