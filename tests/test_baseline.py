@@ -132,6 +132,20 @@ def test_the_census_fails_who_is_found_no_more_and_tells_who_is_new_and_does_not
     assert baseline.census(held(), [described()]) == []
 
 
+def test_who_was_given_by_hand_must_be_named_again_and_another_of_its_name_is_not_it(tmp_path):
+    by_hand = replace(described(), source=Source("object", "mine.py:mine"))
+    was = baseline.make([replace(seen(), entry=by_hand)], 1, "full", 7)
+    baseline.write(tmp_path / "parity.json", was)
+    assert baseline.read(tmp_path / "parity.json") == was
+    assert was.registered == frozenset()
+    (stale, new) = baseline.census(was, [described()])
+    assert stale.fails
+    assert "mine was given by hand when the baseline was made: name it again" in stale.message
+    assert (new.implementation, new.fails) == ("mine", False)
+    assert baseline.compare(was, [replace(seen(), entry=by_hand)]) == []
+    assert told(was, seen()) == [(False, f"mine is not in the baseline: add it, {baseline.AGAIN}")]
+
+
 def test_another_panel_says_how_to_make_the_file_anew():
     assert held().outdated(1) == ""
     assert "panel 1" in held().outdated(2)

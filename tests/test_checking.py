@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xentbench import checking, inputs, registry
+from xentbench import checking, inputs, offers, registry
 from xentbench.examining import Examined
 from xentbench.shrinking import Counterexample
 from xentbench.spec import Description, Deviation, Failure, Grade, Problem, Source, Status, Verdict
@@ -71,6 +71,20 @@ def test_what_is_refused_is_shown_and_never_passed():
     assert list(seen.not_offered) == []
     assert concluded({TWO: refused}).verdict == "unsupported"
     assert concluded({}, refusals={ONE.key: "two classes only"}).verdict == "unsupported"
+
+
+def test_an_exception_on_a_form_that_is_answered_elsewhere_is_a_crash():
+    reason = f"{offers.NO_FORM}: RuntimeError: sizes must match"
+    deep, weighted = Problem.parse("N=8,C=3,dims=4"), Problem.parse("N=8,C=3,dims=4,weight=random")
+    raised = Examined(Verdict(Status.UNSUPPORTED, reason=reason))
+    told = concluded({ONE: right(), deep: right(), weighted: raised})
+    assert (told.verdict, told.status, dict(told.refused)) == ("fail", Status.RAISED, {})
+    (failure,) = told.failures
+    assert (failure["problem"], failure["quantity"]) == (weighted.key, "exception")
+    assert failure["message"].startswith("raised: RuntimeError: sizes must match; it answers others of this form")
+    for other in (ONE, Problem.parse("N=0,C=3,dims=4"), Problem.parse("N=8,C=3,dims=4,target=soft")):
+        assert concluded({other: right(), weighted: raised}).verdict == "pass"
+    assert concluded({ONE: right(), deep: wrong(), weighted: raised}).refused == {weighted.key: reason}
 
 
 def test_what_could_not_be_loaded_is_an_error_and_a_missing_package_is_not():

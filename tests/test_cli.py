@@ -375,6 +375,14 @@ def test_two_revisions_duel_each_with_its_own_modules(tmp_path: Path):
         assert [told["first"], told["second"]] == pair
         assert entry["implementation"] == ("loss@HEAD" if pair[1].startswith("HEAD") else "loss")
         assert low < entry["ratio"] < high, seen.stderr
+    (tmp_path / "entrant" / "losses.py").write_text((tmp_path / "entrant" / "losses.py").read_text() + "new = loss\n")
+    unknown = [
+        xentbench("compare", f"HEAD:entrant.losses:{n}", "entrant.losses:new", *sizes, cwd=tmp_path)
+        for n in ("new", "lost")
+    ]
+    assert [seen.returncode for seen in unknown] == [3, 2]
+    assert "nothing to compare with" in unknown[0].stdout
+    assert "'lost'" in unknown[1].stderr
 
 
 def test_an_interrupt_ends_at_once_with_130_and_keeps_what_is_finished(tmp_path: Path):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from xentbench import bounds, diagnosis, inputs, oracle
 from xentbench.diagnosis import Symptom
@@ -79,6 +80,25 @@ def test_answer_to_another_question_is_recognised(key, axes, sentence, quantity)
     elsewhere = oracle.solve(dataclasses.replace(problem, **axes), inputs.make(problem, 0))
     found = symptom(key, quantity, lambda *_: diagnosis.pick(problem, elsewhere, quantity))
     assert sentence in diagnosis.explain(found)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("quantity", [VALUE, GRADIENT])
+def test_smoothing_that_bears_no_class_weights_is_recognised(quantity, reduction):
+    problem = Problem.parse(
+        f"N=9,C=4,dtype=float64,weight=random,label-smoothing=0.1,ignored=0.3,reduction={reduction}"
+    )
+    given = inputs.make(problem, 0)
+    logits, weight = given.logits.detach().requires_grad_(), given.weight
+    log_p, counts = F.log_softmax(logits, 1), given.target != problem.ignore_index
+    label = F.nll_loss(log_p, given.target, weight, reduction="none")
+    rows = 0.9 * label - 0.1 * torch.where(counts, log_p.mean(1), 0.0)
+    divisor = weight[given.target[counts]].sum() if reduction == "mean" else 1.0
+    loss = rows if reduction == "none" else rows.sum() / divisor
+    (gradient,) = torch.autograd.grad(loss, logits, given.upstream)
+    got = loss.detach().reshape(-1) if quantity == VALUE else gradient
+    found = symptom(problem.key, quantity, lambda *_: got.numpy())
+    assert "uniform part bears no class weights" in diagnosis.explain(found)
 
 
 @pytest.mark.parametrize("quantity", [VALUE, GRADIENT])

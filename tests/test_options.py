@@ -41,6 +41,21 @@ def test_a_file_of_logits_is_asked_alone_unless_a_grid_is_named(tmp_path: Path):
     assert len(options.wanted(asked(logits_file=file, grid=("smoke",)), "smoke")) == 4
 
 
+def test_a_file_of_logits_is_asked_as_the_call_was_recorded_unless_axes_are_given(tmp_path: Path):
+    told = {"reduction": "sum", "label_smoothing": "0.1", "ignore_index": "-1"}
+    file = str(tmp_path / "logits.safetensors")
+    save_file({"logits": torch.zeros(2, 3), "target": torch.zeros(2, dtype=torch.int64)}, file, told)
+    whole = Problem(logits="file", reduction="sum", label_smoothing=0.1)
+    assert options.wanted(asked(logits_file=file), "smoke") == (whole,)
+    given = asked(logits_file=file, axis_label_smoothing=("0",), axis_reduction=("mean,none",))
+    assert options.wanted(given, "smoke") == tuple(Problem(logits="file", reduction=name) for name in ("mean", "none"))
+    key = "cross_entropy:logits=file"
+    assert options.wanted(asked(logits_file=file, problem=(key,)), "smoke") == (Problem.parse(key),)
+    save_file({"logits": torch.zeros(2, 3), "target": torch.zeros(2, dtype=torch.int64)}, file, {"reduction": "avg"})
+    with pytest.raises(UsageError, match=r"the options of its call are no problem \(reduction 'avg' is unknown"):
+        options.wanted(asked(logits_file=file), "smoke")
+
+
 def test_a_file_of_logits_is_asked_in_its_own_dtype_unless_another_is_given(tmp_path: Path):
     file = recording(tmp_path, torch.bfloat16)
     assert options.wanted(asked(logits_file=file), "smoke") == (Problem(logits="file", dtype="bfloat16"),)

@@ -125,6 +125,14 @@ def test_no_repository_and_no_git_are_told(tmp_path: Path, monkeypatch: pytest.M
         checkouts.source("v1:losses.py:loss")
 
 
+@pytest.mark.usefixtures("project")
+def test_a_first_commit_is_one_function_in_two_revisions():
+    assert revisions.is_same("main:losses.py:loss", "losses.py:loss")
+    assert revisions.is_same("v1:pkg.losses:loss", "HEAD~1:pkg.losses:loss")
+    assert not revisions.is_same("main:losses.py:lost", "losses.py:loss")
+    assert not revisions.is_same("losses.py:loss", "losses.py:loss")
+
+
 def test_three_parts_are_a_revision_unless_a_file_has_a_colon_of_its_own(project: Path):
     assert revisions.is_spelled("main:losses.py:loss")
     assert not revisions.is_spelled("losses.py:loss")

@@ -32,6 +32,8 @@ LEAST_RATIO: Final = 0.25
 FALLEN: Final = (Grade.H, Grade.C, Grade.FAIL)
 """Falling to one of these fails; A, B and B- are all good float32 work, and a step among them is only told."""
 AGAIN: Final = "xentbench parity --write-baseline FILE"
+GONE: Final = f"is in the baseline and is found no more: make it anew, {AGAIN}"
+BY_HAND: Final = "was given by hand when the baseline was made: name it again, as FILE.py:NAME or package.module:NAME"
 _DIGITS: Final = 3
 
 
@@ -43,11 +45,13 @@ class Entry:
         verdict: `pass` or `unsupported`.
         dtypes: its accuracy in each.
         other_defaults: options whose default is not that of `F.cross_entropy`; None in a file of before they were held.
+        by_hand: whether it was given as `FILE.py:NAME` or `package.module:NAME`: no registered one of its name is it.
     """
 
     verdict: str
     dtypes: Mapping[str, Accuracy] = field(default_factory=dict)
     other_defaults: Mapping[str, str] | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,16 @@ class Baseline:
     grid: str
     seed: int
     implementations: Mapping[str, Entry]
+
+    @property
+    def registered(self) -> frozenset[str]:
+        """Who is found where nobody is named: all but those that were given by hand."""
+        return frozenset(name for name, entry in self.implementations.items() if not entry.by_hand)
+
+    def of(self, described: Description) -> Entry | None:
+        """Return what is held of an implementation; nothing of one that only bears the name of what was given."""
+        is_it = described.name in self.registered or _is_by_hand(described)
+        return self.implementations.get(described.name) if is_it else None
 
     def outdated(self, panel: int) -> str:
         """Return how to make the file anew where it belongs to another set of problems than the program's, else ''."""
@@ -89,7 +103,10 @@ class Change:
 
 def make(checked: Iterable[Checked], panel: int, grid: str, seed: int) -> Baseline:
     """Return the baseline that holds what was seen."""
-    entries = {one.entry.name: Entry(one.verdict, one.dtypes, one.entry.other_defaults) for one in checked}
+    entries = {
+        one.entry.name: Entry(one.verdict, one.dtypes, one.entry.other_defaults, _is_by_hand(one.entry))
+        for one in checked
+    }
     return Baseline(panel, grid, seed, entries)
 
 
@@ -116,7 +133,7 @@ def _entry(told: Mapping[str, Any]) -> Entry:
     dtypes = {str(dtype): _accuracy(**accuracy) for dtype, accuracy in told["dtypes"].items()}
     defaults = told.get("other_defaults")
     held = None if defaults is None else {str(name): str(text) for name, text in defaults.items()}
-    return Entry(str(told["verdict"]), dtypes, held)
+    return Entry(str(told["verdict"]), dtypes, held, bool(told.get("by_hand", False)))
 
 
 def _accuracy(checks: int, grade: str | None, bound_ratio: float | None, error_ulp: float | None) -> Accuracy:
@@ -129,6 +146,7 @@ def write(path: Path, baseline: Baseline) -> None:
     entries = {
         name: {
             "verdict": entry.verdict,
+            **({"by_hand": True} if entry.by_hand else {}),
             **({} if entry.other_defaults is None else {"other_defaults": dict(entry.other_defaults)}),
             "dtypes": {dtype: _told(one) for dtype, one in entry.dtypes.items()},
         }
@@ -150,7 +168,11 @@ def _rounded(number: float | None) -> float | None:
 
 def compare(baseline: Baseline, checked: Iterable[Checked]) -> list[Change]:
     """Return how what was seen at the baseline's seed differs from it."""
-    return [change for now in checked for change in _compare(baseline.implementations.get(now.entry.name), now)]
+    return [change for now in checked for change in _compare(baseline.of(now.entry), now)]
+
+
+def _is_by_hand(described: Description) -> bool:
+    return described.source.kind == "object"
 
 
 def _compare(was: Entry | None, now: Checked) -> list[Change]:
@@ -211,17 +233,18 @@ def _fell(was: Grade | None, now: Grade | None) -> bool:
 def census(baseline: Baseline, found: Sequence[Description]) -> list[Change]:
     """Return who is in the baseline and is found no more (stale, which fails), and who is found and not in it.
 
+    It is for runs that name nobody: who was given by hand is not found in these, and another of that name is not it.
     Those that compile are not missed: compiling is slow, and what comes out depends on the machine's compiler.
     """
-    names = {entry.name for entry in found}
+    missing = baseline.implementations.keys() - (baseline.registered & {entry.name for entry in found})
     stale = [
-        Change(name, "", f"{name} is in the baseline and is found no more: make it anew, {AGAIN}", fails=True)
-        for name in baseline.implementations
-        if name not in names
+        Change(name, "", f"{name} {BY_HAND if entry.by_hand else GONE}", fails=True)
+        for name, entry in baseline.implementations.items()
+        if name in missing
     ]
     new = [
         Change(entry.name, "", f"{entry.name} is not in the baseline, and was not judged: add it, {AGAIN}", fails=False)
         for entry in found
-        if entry.name not in baseline.implementations and entry.status is Status.PASSED and not entry.compiles
+        if entry.name not in baseline.registered and entry.status is Status.PASSED and not entry.compiles
     ]
     return [*stale, *new]

@@ -182,6 +182,7 @@ def conclude(
         verdict = "unsupported" if entry.status is Status.UNSUPPORTED else "error"
         return Checked(entry, verdict, entry.status, failures=(_told(entry.reason),) if verdict == "error" else ())
     verdicts = {problem: examined.verdict for problem, examined in seen.items()}
+    verdicts |= offers.crashes(verdicts)
     refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
     answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
     told = {problem.key: verdict for problem, verdict in verdicts.items()}

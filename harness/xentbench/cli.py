@@ -24,7 +24,7 @@ OK, WRONG, USAGE, NOT_HERE, INTERRUPTED = 0, 1, 2, 3, 130
     cls=configuration.Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 all well, 1 something is wrong, 2 wrong usage, 3 not the environment that was asked for, "
-    "a comparison that stays inconclusive, or a bench that timed nothing.",
+    "a comparison that stays inconclusive, or a bench that timed nothing of what it could.",
 )
 @click.version_option(package_name="xentbench")
 def cli() -> None:

@@ -184,6 +184,18 @@ def _smoothing(symptom: Symptom, to: Callable[[Problem], tuple[float, float]]) -
         return symptom.fits(label * label_part + uniform * uniform_part)
 
 
+def _smoothing_unweighted(symptom: Symptom) -> bool:
+    """Return whether the label's part bears its weight and the uniform part none, whatever the mean divides by."""
+    problem, weight = symptom.problem, symptom.inputs.weight
+    if not problem.label_smoothing or weight is None:
+        return False
+    bare = dataclasses.replace(symptom.inputs, weight=None)
+    label, uniform = symptom.answer_to(label_smoothing=0.0), symptom.answer_to(bare, label_smoothing=1.0)
+    if problem.reduction == "mean":  # each part was divided by its own sum of weights; the mistaken mean has one
+        uniform = uniform * _valid_rows(symptom) / symptom.truth.divisor
+    return symptom.fits((1.0 - problem.label_smoothing) * label + problem.label_smoothing * uniform)
+
+
 def _wider(problem: Problem) -> float:
     """Return the share of label smoothing spread over C - 1 classes instead of C."""
     return problem.label_smoothing * problem.num_classes / max(1, problem.num_classes - 1)
@@ -362,6 +374,7 @@ SUSPECTS: Final[tuple[tuple[str, Hypothesis], ...]] = (
         "label smoothing divided by C - 1 instead of C",
         lambda s: _smoothing(s, lambda p: (1.0 - p.label_smoothing, _wider(p))),
     ),
+    ("label smoothing's uniform part bears no class weights", _smoothing_unweighted),
     ("label smoothing's uniform part missing", lambda s: _smoothing(s, lambda p: (1.0 - p.label_smoothing, 0.0))),
     ("ignore_index not honoured: its rows count", _nothing_ignored),
     ("probability target taken as its largest class", _hard_target),

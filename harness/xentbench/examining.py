@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, leaks, parity, weighing
+from xentbench import inputs, leaks, offers, parity, weighing
 from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Source, Status, Verdict, inert
 from xentbench.worker import calls, compiled, serving
 from xentbench.workers import Worker, WorkerError
@@ -182,7 +182,7 @@ def _without_answer(error: WorkerError, declared: Description, problem: Problem)
         return Verdict(Status.PASSED, checks=1)
     refusing = error.reason.partition(":")[0] in REFUSING
     if raised and refusing and not declared.speaks and not problem.is_plain:
-        reason = f"does not offer this form of logits or target: {error.reason}"
+        reason = f"{offers.NO_FORM}: {error.reason}"
         return _not_answered(WorkerError(Status.UNSUPPORTED, reason))
     return _not_answered(error)
 

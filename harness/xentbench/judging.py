@@ -263,7 +263,7 @@ def _entries(asked: Asked, keys: Sequence[str]) -> tuple[list[Description], list
     if asked.names or asked.globs:
         return entries, []
     if asked.baseline is not None:
-        listed = [entry for entry in entries if entry.name in asked.baseline.implementations]
+        listed = [entry for entry in entries if entry.name in asked.baseline.registered]
         return listed, baseline.census(asked.baseline, entries)
     return [entry for entry in entries if not (asked.baseline_file and entry.compiles)], []
 
@@ -323,5 +323,6 @@ def _keep_baseline(asked: Asked, checked: Sequence[Checked]) -> list[str]:
 
 def _held(was: Baseline, changes: Sequence[Change], checked: Sequence[Checked]) -> list[str]:
     """Return a line on a baseline that nothing is worse than."""
-    count = sum(entry.entry.name in was.implementations for entry in checked)
-    return [] if any(change.fails for change in changes) else [f"baseline held: {counted(count, 'implementation')}"]
+    count = sum(was.of(one.entry) is not None for one in checked)
+    is_held = count > 0 and not any(change.fails for change in changes)
+    return [f"baseline held: {counted(count, 'implementation')}"] if is_held else []

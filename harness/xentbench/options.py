@@ -8,7 +8,6 @@ import math
 import re
 import secrets
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from xentbench.files import write_atomically
 from xentbench.spec import Phase, Problem, UsageError, inert, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from xentbench.spec import Description, Source
 
@@ -67,7 +66,7 @@ def _problem_options(grids: Grids, command: Callable[..., Any]) -> Callable[...,
             "--logits",
             "logits_file",
             type=click.Path(),
-            help="Your own logits, a .safetensors file, in the dtype that it holds unless --dtype is given.",
+            help="Your own logits, a .safetensors file: the recorded call, in its dtype, unless axes are given.",
         ),
         click.option("--problem", multiple=True, help="One problem by its key; repeatable."),
         click.option("--grid", multiple=True, help=f"Named grid; repeatable. [{'|'.join(grids)}]"),
@@ -129,7 +128,7 @@ def wanted(
     grids = {**grids, **_own_grids()}
     chosen += [problem for name in asked["grid"] for problem in problems.grid(name, grids)]
     if asked["logits_file"] and not any(problem.recorded == "file" for problem in chosen):
-        chosen.append(_own_logits(asked["logits_file"], is_dtype_given="dtype" in given))
+        chosen.append(_own_logits(asked["logits_file"], given))
     if sized:
         return tuple(dict.fromkeys([*chosen, *problems.by_hand(given)]))
     if chosen:
@@ -143,14 +142,12 @@ def names_problems(asked: Mapping[str, Any]) -> bool:
     return any(asked[name] for name in named)
 
 
-def _own_logits(file: str, *, is_dtype_given: bool) -> Problem:
-    """Return the problem of a file of logits, in the dtype that it holds unless another one is given."""
-    problem = Problem(logits="file")
-    if is_dtype_given:
-        return problem
+def _own_logits(file: str, given: Collection[str]) -> Problem:
+    """Return the problem of a file of logits: the call that was recorded, but for the axes that are given."""
     from xentbench import recordings  # noqa: PLC0415 - needs torch; only where there is a file to look into
 
-    return replace(problem, dtype=recordings.logits_dtype(Path(file)) or problem.dtype)
+    axes = recordings.recorded_axes(Path(file))
+    return Problem(logits="file", **{name: value for name, value in axes.items() if name not in given})
 
 
 def _own_grids() -> Grids:

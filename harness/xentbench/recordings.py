@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 
 from xentbench.files import write_atomically
 from xentbench.inputs import Recorded
-from xentbench.spec import DEFAULT_IGNORE_INDEX, DTYPE_BYTES, UNIT_ROUNDOFF, UsageError
+from xentbench.spec import DEFAULT_IGNORE_INDEX, DTYPE_BYTES, UNIT_ROUNDOFF, Problem, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,13 +70,24 @@ def recorded_options(path: Path) -> dict[str, Any]:
     return _options(path, read_metadata(path))
 
 
-def logits_dtype(path: Path) -> str | None:
-    """Return the dtype of the logits that a file holds; None where it holds none, or of a dtype that nobody is asked.
+def recorded_axes(path: Path) -> dict[str, Any]:
+    """Return what makes a problem the recorded call: the dtype of its logits, its reduction and its label smoothing.
 
-    Only the header is read. Raises UsageError where there is no such file, or no safetensors.
+    What the file does not tell is left out; so is a dtype that nobody is asked. Only the header is read.
+
+    Raises:
+        UsageError: no such file, no safetensors, or an option that the loss does not have.
     """
     with _open(path) as file:
-        return _DTYPES.get(file.get_slice("logits").get_dtype()) if "logits" in file.keys() else None  # noqa: SIM118
+        held = file.get_slice("logits").get_dtype() if "logits" in file.keys() else ""  # noqa: SIM118
+    told = {"dtype": _DTYPES.get(held), **recorded_options(path)}
+    axes = {name: told[name] for name in ("dtype", "reduction", "label_smoothing") if told.get(name) is not None}
+    try:
+        Problem(**axes)
+    except UsageError as error:
+        msg = f"logits file {path}: the options of its call are no problem ({error}): record it again"
+        raise UsageError(msg) from None
+    return axes
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "xentbench.implementations"
 BUILT_IN: Final = Source("built-in", "xentbench.implementations")
-YOUR_OWN: Final = "a function of your own is spelled FILE.py:NAME or package.module:NAME"
+YOUR_OWN: Final = "a function of your own is an argument: FILE.py:NAME or package.module:NAME"
 CODE: Final = (".py", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 """Endings of files that an implementation may be made from."""
 

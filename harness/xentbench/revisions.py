@@ -23,6 +23,12 @@ def is_spelled(name: str) -> bool:
     return name.count(":") > 1 and not Path(name.rpartition(":")[0]).is_file()
 
 
+def is_same(first: str, second: str) -> bool:
+    """Whether the first name asks for a revision of the second: `REV:FILE.py:NAME` of `FILE.py:NAME`, or of another."""
+    places = [name.split(":", 1)[1] if is_spelled(name) else name for name in (first, second)]
+    return is_spelled(first) and places[0] == places[1]
+
+
 class Checkouts:
     """A context that holds detached worktrees of the repository of the current folder; its end removes them all."""
 

@@ -125,7 +125,8 @@ def margin(first: str, second: str, how: Mapping[str, Any]) -> float | None:
 def compare(first: str, second: str, asked: Mapping[str, Any], how: Mapping[str, Any]) -> list[Difference]:
     """Compare two runs where both names are runs, else two implementations, each of any revision.
 
-    Where the first is of a revision that does not have it yet, that is the one difference: nothing can be slower.
+    Where the first is the second of a revision that does not have it yet, that is the one difference: nothing can be
+    slower.
 
     Raises:
         UsageError: neither.
@@ -160,7 +161,7 @@ def _duel(
     try:
         before = _only(first, checkouts, keys)
     except AbsentError as error:
-        if not revisions.is_spelled(first):
+        if not revisions.is_same(first, second):
             raise
         reason = f"nothing to compare with: {error}"
         return [Difference(after.shown, "", "", Outcome.INCONCLUSIVE, reason=reason, wrong=Side.FIRST)]
