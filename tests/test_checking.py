@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from xentbench import checking, inputs, offers, registry
-from xentbench.examining import Examined
+from xentbench import checking, inputs, registry
+from xentbench.examining import NO_FORM, Examined
 from xentbench.shrinking import Counterexample
 from xentbench.spec import Description, Deviation, Failure, Grade, Problem, Source, Status, Verdict
 
@@ -74,7 +74,7 @@ def test_what_is_refused_is_shown_and_never_passed():
 
 
 def test_an_exception_on_a_form_that_is_answered_elsewhere_is_a_crash():
-    reason = f"{offers.NO_FORM}: RuntimeError: sizes must match"
+    reason = f"{NO_FORM}: RuntimeError: sizes must match"
     deep, weighted = Problem.parse("N=8,C=3,dims=4"), Problem.parse("N=8,C=3,dims=4,weight=random")
     raised = Examined(Verdict(Status.UNSUPPORTED, reason=reason))
     told = concluded({ONE: right(), deep: right(), weighted: raised})

@@ -48,7 +48,7 @@ def test_an_unknown_name_is_told_what_begins_like_it_and_how_a_function_of_ones_
     found = [entry("naive"), entry("nll-log-softmax")]
     with pytest.raises(UsageError, match="did you mean 'nll-log-softmax'"):
         registry.select(found, ["nl-log"])
-    with pytest.raises(UsageError, match=r"unknown: expected one of.*spelled FILE.py:NAME or package.module:NAME"):
+    with pytest.raises(UsageError, match=r"unknown: expected one of.*an argument: FILE.py:NAME or package.module:NAME"):
         registry.select(found, ["token_loss"])
 
 

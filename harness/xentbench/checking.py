@@ -10,9 +10,9 @@ from xentbench import counterexamples, offers, pattern
 from xentbench.counterexamples import Finder, plainness
 from xentbench.crews import Examinee
 from xentbench.elementwise import hint_of, without_hint
-from xentbench.examining import Examined, reproduce
+from xentbench.examining import NO_FORM, Examined, reproduce
 from xentbench.posing import Questions
-from xentbench.spec import DTYPE_BYTES, Description, Grade, Phase, Problem, Status, Verdict
+from xentbench.spec import DTYPE_BYTES, Description, Failure, Grade, Phase, Problem, Status, Verdict
 from xentbench.workers import stoppable
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def conclude(
         verdict = "unsupported" if entry.status is Status.UNSUPPORTED else "error"
         return Checked(entry, verdict, entry.status, failures=(_told(entry.reason),) if verdict == "error" else ())
     verdicts = {problem: examined.verdict for problem, examined in seen.items()}
-    verdicts |= offers.crashes(verdicts)
+    verdicts |= _crashes(verdicts)
     refused = {p.key: v.reason for p, v in verdicts.items() if v.status is Status.UNSUPPORTED} | entry.refusals
     answered = {p: v for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED}
     told = {problem.key: verdict for problem, verdict in verdicts.items()}
@@ -229,6 +229,31 @@ def conclude(
         not_offered=not_offered,
         verdicts=told,
     )
+
+
+def _crashes(verdicts: Mapping[Problem, Verdict]) -> dict[Problem, Verdict]:
+    """Return what is no refusal after all: exceptions on a form of logits and target that is answered right elsewhere.
+
+    Whoever cannot say what it does not offer raises, and one problem alone does not tell that from a crash; several do.
+    The forms are: a batch, an empty one, or none; with further axes or without; class indices or probabilities.
+
+    Args:
+        verdicts: of one implementation, over the problems that it was asked.
+    """
+    taken = {p: v for p, v in verdicts.items() if v.status is Status.UNSUPPORTED and v.reason.startswith(NO_FORM)}
+    right = (p for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED and not v.is_wrong)
+    offered = {_form(p) for p in right if not (p.must_raise or p.may_raise or p.ignored == 1.0)}
+    return {problem: _crashed(verdict) for problem, verdict in taken.items() if _form(problem) in offered}
+
+
+def _form(problem: Problem) -> tuple[bool, bool, bool, bool]:
+    return problem.batch_size is None, problem.batch_size == 0, bool(problem.dims), problem.has_index_target
+
+
+def _crashed(verdict: Verdict) -> Verdict:
+    reason = verdict.reason.removeprefix(f"{NO_FORM}: ")
+    told = f"{Status.RAISED}: {reason}; it answers others of this form (raise NotImplementedError to refuse)"
+    return Verdict(Status.RAISED, failures=(Failure("exception", told),), reason=reason)
 
 
 def _only_trusted_hints(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xentbench import inputs, leaks, offers, parity, weighing
+from xentbench import inputs, leaks, parity, weighing
 from xentbench.spec import Description, Failure, Implementation, Phase, Problem, Source, Status, Verdict, inert
 from xentbench.worker import calls, compiled, serving
 from xentbench.workers import Worker, WorkerError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 REFUSING: Final = ("TypeError", "ValueError", "IndexError", "RuntimeError", "AssertionError")
 """Exceptions by which functions refuse arguments of a form that they were not written for; no other is a refusal."""
+NO_FORM: Final = "does not offer this form of logits or target"
+"""How a reason begins that is an exception, taken for a refusal."""
 
 OPTIONAL: Final = (
     "gradient",
@@ -182,7 +184,7 @@ def _without_answer(error: WorkerError, declared: Description, problem: Problem)
         return Verdict(Status.PASSED, checks=1)
     refusing = error.reason.partition(":")[0] in REFUSING
     if raised and refusing and not declared.speaks and not problem.is_plain:
-        reason = f"{offers.NO_FORM}: {error.reason}"
+        reason = f"{NO_FORM}: {error.reason}"
         return _not_answered(WorkerError(Status.UNSUPPORTED, reason))
     return _not_answered(error)
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from xentbench.spec import CROSS_ENTROPY, Failure, Problem, Status, UsageError, Verdict, nearest
+from xentbench.spec import CROSS_ENTROPY, Problem, UsageError, nearest
 from xentbench.worker import calls
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ OPTIONS: Final = (*CROSS_ENTROPY.options, "probabilities", "k-dim")
 """The keyword arguments, and the two forms of arguments that are as optional: probability targets, `(N, C, d1, …)`."""
 _LACKS: Final = re.compile(rf"does not offer ({'|'.join(CROSS_ENTROPY.options)})=")
 ABSENT: Final = "its signature does not have it"
-NO_FORM: Final = "does not offer this form of logits or target"
-"""How a reason begins that is an exception, taken for a refusal: see `crashes`."""
 
 
 def proves(problem: Problem) -> bool:
@@ -29,31 +27,6 @@ def exercised(problem: Problem) -> frozenset[str]:
     """Return the options that the problem makes a difference of."""
     forms = {"probabilities": not problem.has_index_target, "k-dim": bool(problem.dims)}
     return frozenset(calls.exercised(problem)) | {name for name, used in forms.items() if used}
-
-
-def crashes(verdicts: Mapping[Problem, Verdict]) -> dict[Problem, Verdict]:
-    """Return what is no refusal after all: exceptions on a form of logits and target that is answered right elsewhere.
-
-    Whoever cannot say what it does not offer raises, and one problem alone does not tell that from a crash; several do.
-    The forms are: a batch, an empty one, or none; with further axes or without; class indices or probabilities.
-
-    Args:
-        verdicts: of one implementation, over the problems that it was asked.
-    """
-    taken = {p: v for p, v in verdicts.items() if v.status is Status.UNSUPPORTED and v.reason.startswith(NO_FORM)}
-    right = (p for p, v in verdicts.items() if v.status is not Status.UNSUPPORTED and not v.is_wrong)
-    offered = {_form(p) for p in right if not (p.must_raise or p.may_raise or p.ignored == 1.0)}
-    return {problem: _crashed(verdict) for problem, verdict in taken.items() if _form(problem) in offered}
-
-
-def _form(problem: Problem) -> tuple[bool, bool, bool, bool]:
-    return problem.batch_size is None, problem.batch_size == 0, bool(problem.dims), problem.has_index_target
-
-
-def _crashed(verdict: Verdict) -> Verdict:
-    reason = verdict.reason.removeprefix(f"{NO_FORM}: ")
-    told = f"{Status.RAISED}: {reason}; it answers others of this form (raise NotImplementedError to refuse)"
-    return Verdict(Status.RAISED, failures=(Failure("exception", told),), reason=reason)
 
 
 def demanded(names: Iterable[str], problems: Sequence[Problem], by: str) -> tuple[str, ...]:
